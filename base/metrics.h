@@ -1,0 +1,41 @@
+// What the daemon counts. One struct, so that `wormhole status` and a debugger show the same; a counter only grows,
+// a gauge goes both ways.
+//
+// Thread: any; relaxed atomics, each value is right by itself, two of them may be a moment apart.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace wormhole {
+
+struct Metrics {
+  using Counter = std::atomic<uint64_t>;
+  using Gauge = std::atomic<int64_t>;
+
+  // Reads, in bytes handed to readers, by where they came from.
+  Counter read_requests{0};
+  Counter bytes_from_network{0};  // waited for the wire, or were read ahead and still in memory
+  Counter bytes_from_cache{0};    // read from the cache's files
+
+  // The wire.
+  Counter requests_sent{0};
+  Counter body_bytes_received{0};
+  Counter fetches_failed{0};
+  Counter fetches_retried{0};
+  Gauge fetches_in_flight{0};
+
+  // The cache.
+  Counter blocks_stored{0};
+  Counter blocks_corrupt{0};
+  Counter store_errors{0};
+  Counter index_commits{0};
+  Gauge bytes_cached{0};  // stored bytes that the index knows, or will know at the next commit
+  Gauge buffer_bytes{0};  // memory that buffers hold now
+
+  // The tree.
+  Counter listings_fetched{0};
+  Counter stale_objects{0};
+};
+
+}  // namespace wormhole

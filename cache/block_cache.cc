@@ -1,0 +1,316 @@
+#include "cache/block_cache.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/log.h"
+#include "cache/checksum.h"
+
+namespace wormhole {
+namespace {
+
+// Objects that nobody has open stay known, so that opening one again costs no lookups. Each holds a file descriptor: with the
+// open ones they must stay well below the descriptor limit (the daemon raises it to 65536 where it may).
+constexpr size_t kIdleObjects = 512;
+
+// How often free space is looked at. A second at 1 GB/s is 1 GB: less than 5 % of any disk that holds such a cache.
+constexpr Duration kSpaceCheckPeriod = std::chrono::seconds(1);
+
+}  // namespace
+
+BlockCache::BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, BufferPool& buffers, Metrics& metrics)
+    : options_(std::move(options)),
+      index_(index),
+      disk_(disk),
+      buffers_(buffers),
+      metrics_(metrics),
+      trust_index_(options_.verify == VerifyMode::kOff || (options_.verify == VerifyMode::kAuto && index.was_clean())) {}
+
+BlockCache::~BlockCache() = default;
+
+// --- objects -------------------------------------------------------------------------------------------------------
+
+void BlockCache::open(Ino ino, uint64_t size, bool recorded) {
+  auto [it, is_new] = objects_.try_emplace(ino);
+  Object& o = it->second;
+  if (is_new) {
+    o.ino = ino;
+    o.size = size;
+    o.recorded = recorded;
+  } else if (o.opens == 0) {
+    idle_.erase(o.idle);
+  }
+  ++o.opens;
+}
+
+void BlockCache::close(Ino ino) {
+  Object& o = object(ino);
+  if (--o.opens > 0) return;
+  o.idle = idle_.insert(idle_.end(), ino);
+  trim_idle();
+}
+
+void BlockCache::trim_idle() {
+  for (auto it = idle_.begin(); it != idle_.end();) {
+    Object& o = object(*it);
+    const bool surplus = idle_.size() > kIdleObjects;
+    if (!surplus && !o.dropped) {
+      ++it;
+      continue;
+    }
+    if (o.busy > 0) {  // finish_use() comes back here
+      ++it;
+      continue;
+    }
+    if (o.dropped) remove_files(o.ino);
+    const Ino ino = *it;
+    it = idle_.erase(it);
+    objects_.erase(ino);
+  }
+}
+
+void BlockCache::finish_use(Object& o) {
+  --o.busy;
+  if (o.opens == 0 && o.busy == 0) trim_idle();
+}
+
+void BlockCache::drop(Ino ino) {
+  auto it = objects_.find(ino);
+  if (it == objects_.end()) {
+    remove_files(ino);
+    return;
+  }
+  it->second.dropped = true;
+  if (it->second.opens == 0) trim_idle();
+}
+
+// Records first, then the file: the other way round a crash could leave records of blocks that are gone.
+void BlockCache::remove_files(Ino ino) {
+  index_.drop_object(ino, [path = file_path(ino)](bool ok) {
+    if (ok) ::unlink(path.c_str());
+  });
+}
+
+BlockCache::Object& BlockCache::object(Ino ino) { return objects_.find(ino)->second; }
+
+BlockCache::Region& BlockCache::region(Object& o, uint64_t number) {
+  auto [it, is_new] = o.regions.try_emplace(number);
+  Region& r = it->second;
+  if (is_new) {
+    if (o.recorded) r.record = index_.region(RegionKey{o.ino, number}).value_or(RegionRecord{});
+    if (trust_index_) r.trusted = r.record.present;
+  }
+  return r;
+}
+
+bool BlockCache::has(Ino ino, BlockIndex block) {
+  Object& o = object(ino);
+  return region(o, block / kBlocksPerRegion).record.has(block % kBlocksPerRegion);
+}
+
+bool BlockCache::complete(Ino ino) {
+  Object& o = object(ino);
+  const uint64_t blocks = block_count(o.size);
+  for (uint64_t first = 0; first < blocks; first += kBlocksPerRegion) {
+    const uint64_t n = std::min(kBlocksPerRegion, blocks - first);
+    const uint64_t all = n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+    if ((region(o, first / kBlocksPerRegion).record.present & all) != all) return false;
+  }
+  return true;
+}
+
+// Two hex digits as a directory keep directories small (a million objects: 4000 in each).
+std::string BlockCache::file_path(Ino ino) const {
+  return fmt::format("{}/{:02x}/{:016x}", options_.objects_path, ino & 0xff, ino);
+}
+
+Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create) {
+  if (o.file) return o.file;
+  const std::string path = file_path(o.ino);
+  const int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0);
+  int fd = ::open(path.c_str(), flags, 0600);
+  if (fd < 0 && errno == ENOENT && create) {
+    ::mkdir(path.substr(0, path.rfind('/')).c_str(), 0700);
+    fd = ::open(path.c_str(), flags, 0600);
+  }
+  if (fd < 0) return fail(error_from_errno(errno, "cache: open " + path));
+  o.file = std::make_shared<FileDescriptor>(fd);
+  return o.file;
+}
+
+void BlockCache::forget_block(Object& o, BlockIndex block) {
+  Region& r = region(o, block / kBlocksPerRegion);
+  const uint64_t bit = uint64_t{1} << (block % kBlocksPerRegion);
+  r.record.present &= ~bit;
+  r.trusted &= ~bit;
+  index_.forget_block(o.ino, block);
+}
+
+// --- a read: start_read -> read_done -> verify -----------------------------------------------------------------------
+
+struct BlockCache::Read {
+  ByteRange wanted;  // what the caller asked for
+  ByteRange range;   // what is read: the same, or whole blocks when they must be checked
+  bool check = false;
+  uint64_t got = 0;
+  BufferRef buffer;
+  std::shared_ptr<FileDescriptor> file;
+  ReadDone done;
+};
+
+bool BlockCache::all_trusted(Object& o, ByteRange range) {
+  if (options_.verify == VerifyMode::kAlways) return false;
+  if (options_.verify == VerifyMode::kOff) return true;
+  for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) {
+    if (((region(o, b / kBlocksPerRegion).trusted >> (b % kBlocksPerRegion)) & 1) == 0) return false;
+  }
+  return true;
+}
+
+void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
+  Object& o = object(ino);
+  auto f = file(o, false);
+  if (!f) {
+    // The index promised blocks, but their file is gone: forget what was asked for, so that it is fetched.
+    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) forget_block(o, b);
+    log::warn("cache file cannot be opened, its blocks are fetched again: ino={} error=\"{}\"", ino, f.error().message);
+    done(fail(ErrorCode::kCorrupt, "{}", f.error().message));
+    return;
+  }
+  auto read = std::make_unique<Read>();
+  read->wanted = range;
+  read->check = !all_trusted(o, range);
+  read->range = read->check ? align_to_blocks(range, o.size) : range;
+  read->buffer = buffers_.allocate(read->range.size());
+  read->file = *f;
+  read->done = std::move(done);
+  ++o.busy;
+  start_read(ino, std::move(read));
+}
+
+void BlockCache::start_read(Ino ino, std::unique_ptr<Read> read) {
+  const int fd = read->file->get();
+  const uint64_t offset = read->range.begin + read->got;
+  void* into = read->buffer->data() + read->got;
+  const size_t length = read->range.size() - read->got;
+  disk_.read(fd, offset, into, length, [this, ino, read = std::move(read)](int64_t result) mutable {
+    read_done(ino, std::move(read), result);
+  });
+}
+
+void BlockCache::read_done(Ino ino, std::unique_ptr<Read> read, int64_t result) {
+  Object& o = object(ino);
+  if (result > 0) {
+    read->got += static_cast<uint64_t>(result);
+    if (read->got < read->range.size()) return start_read(ino, std::move(read));  // a short read goes on
+  }
+  Result<ReadResult> answer = ReadResult{read->buffer, read->wanted.begin - read->range.begin};
+  if (result <= 0) {
+    // An error, or an end of file where the index says that there are bytes (the file was cut).
+    for (BlockIndex b = block_of(read->range.begin); b <= block_of(read->range.end - 1); ++b) forget_block(o, b);
+    log::warn("cache read failed, the blocks are fetched again: ino={} offset={} result={}", ino, read->range.begin, result);
+    answer = fail(ErrorCode::kIo, "cache: read: {}", result);
+  } else if (read->check && !verify(o, *read)) {
+    answer = fail(ErrorCode::kCorrupt, "cache: a block's checksum is wrong");
+  }
+  ReadDone done = std::move(read->done);
+  read.reset();
+  done(std::move(answer));
+  finish_use(object(ino));
+}
+
+bool BlockCache::verify(Object& o, const Read& read) {
+  bool good = true;
+  for (BlockIndex b = block_of(read.range.begin); b <= block_of(read.range.end - 1); ++b) {
+    Region& r = region(o, b / kBlocksPerRegion);
+    const unsigned i = b % kBlocksPerRegion;
+    if (!r.record.has(i)) {  // forgotten while this read was under way
+      good = false;
+      continue;
+    }
+    const ByteRange bytes = block_range(b, o.size);
+    if (block_checksum(read.buffer->data() + (bytes.begin - read.range.begin), bytes.size()) == r.record.checksum[i]) {
+      r.trusted |= uint64_t{1} << i;
+      continue;
+    }
+    good = false;
+    metrics_.blocks_corrupt.fetch_add(1, std::memory_order_relaxed);
+    log::warn("cached block is corrupt, it is fetched again: ino={} block={}", o.ino, b);
+    forget_block(o, b);
+  }
+  return good;
+}
+
+// --- a store -------------------------------------------------------------------------------------------------------
+
+bool BlockCache::has_space(uint64_t bytes) {
+  const auto cached = static_cast<uint64_t>(std::max<int64_t>(0, metrics_.bytes_cached.load(std::memory_order_relaxed)));
+  if (cached + bytes > options_.size_limit) return false;
+  const TimePoint now = std::chrono::steady_clock::now();
+  if (now - space_checked_ < kSpaceCheckPeriod) return space_ok_;
+  space_checked_ = now;
+  struct statvfs s {};
+  if (::statvfs(options_.objects_path.c_str(), &s) == 0 && s.f_blocks > 0) {
+    space_ok_ = static_cast<double>(s.f_bavail) >= options_.min_free * static_cast<double>(s.f_blocks);
+  }
+  return space_ok_;
+}
+
+void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done) {
+  Object& o = object(ino);
+  auto f = has_space(range.size()) ? file(o, true) : fail(ErrorCode::kNoSpace, "cache: the size limit or min-free is reached");
+  if (!f || o.dropped) {
+    if (!f && !store_error_logged_) {
+      store_error_logged_ = true;
+      log::warn("nothing more is cached for now: {}", f.error().message);
+    }
+    if (!f) metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
+    done(false);
+    return;
+  }
+  StoredBlocks blocks{ino, *f, block_of(range.begin), {}, range.size()};
+  for (BlockIndex b = blocks.first; b <= block_of(range.end - 1); ++b) {
+    const ByteRange r = block_range(b, o.size);
+    blocks.checksums.push_back(block_checksum(bytes->data() + (r.begin - range.begin), r.size()));
+  }
+  ++o.busy;
+  struct Store {
+    StoredBlocks blocks;
+    ByteRange range;
+    BufferRef bytes;
+    StoreDone done;
+  };
+  auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), std::move(done)});
+  const int fd = (*f)->get();
+  const std::byte* from = store->bytes->data();
+  disk_.write(fd, range.begin, from, range.size(), [this, ino, store = std::move(store)](int64_t result) mutable {
+    Object& obj = object(ino);
+    // A short write is as good as none: a disk that is full or broken.
+    const bool ok = result == static_cast<int64_t>(store->range.size());
+    if (ok) {
+      for (size_t i = 0; i < store->blocks.checksums.size(); ++i) {
+        const BlockIndex b = store->blocks.first + i;
+        Region& r = region(obj, b / kBlocksPerRegion);
+        r.record.present |= uint64_t{1} << (b % kBlocksPerRegion);
+        r.trusted |= uint64_t{1} << (b % kBlocksPerRegion);
+        r.record.checksum[b % kBlocksPerRegion] = store->blocks.checksums[i];
+      }
+      metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
+      index_.put_blocks(std::move(store->blocks), {});
+    } else {
+      metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
+      if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);
+      store_error_logged_ = true;
+    }
+    StoreDone finished = std::move(store->done);
+    store.reset();
+    finished(ok);
+    finish_use(object(ino));
+  });
+}
+
+}  // namespace wormhole

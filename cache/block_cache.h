@@ -1,0 +1,122 @@
+// Blocks on disk: which are there, reading them, storing them. Knows neither FUSE nor HTTP.
+//
+// Each object version is one sparse file in which block i lies at i * 64 KiB, so that any range can be written by itself.
+// Presence and checksums come from the index, region by region, when they are first asked for, and are kept while
+// the object is in use.
+//
+// A block is *trusted* when it was stored by this process, was checked by it, or the last daemon ended cleanly
+// (VerifyMode::kAuto). An untrusted block is read whole and checked at its first touch; a wrong one is forgotten and
+// reported as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the network.
+//
+// Thread: the engine's. Nothing blocks except the opening of a file and an LMDB lookup.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "base/block.h"
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/disk_io.h"
+#include "base/error.h"
+#include "base/file_descriptor.h"
+#include "base/metrics.h"
+#include "cache/index.h"
+
+namespace wormhole {
+
+enum class VerifyMode : uint8_t {
+  kAuto,    // after an unclean end each block is checked once, otherwise trusted
+  kAlways,  // every read is checked
+  kOff,     // never
+};
+
+struct BlockCacheOptions {
+  std::string objects_path;
+  VerifyMode verify = VerifyMode::kAuto;
+  uint64_t size_limit = 10ull << 30;  // bytes; nothing more is stored beyond it
+  double min_free = 0.05;             // share of the file system that stays free
+};
+
+class BlockCache {
+ public:
+  // All references outlive the cache.
+  BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, BufferPool& buffers, Metrics& metrics);
+  ~BlockCache();
+
+  // The object's state stays in memory between open() and the matching close(), and some time longer. `recorded`: the index
+  // knows the version that the blocks belong to; without that, blocks that it may name are not believed.
+  void open(Ino ino, uint64_t size, bool recorded);
+  void close(Ino ino);
+
+  // REQUIRES (here and below): the object is open.
+  bool has(Ino ino, BlockIndex block);
+  // True when every block is there.
+  bool complete(Ino ino);
+
+  // Reads `range`, whose blocks are all present. Errors: kCorrupt (a checksum was wrong; that block is not present
+  // any more), kIo. The bytes of `range` begin at `skip` in the buffer.
+  struct ReadResult {
+    BufferRef bytes;
+    uint64_t skip = 0;
+  };
+  using ReadDone = UniqueFunction<void(Result<ReadResult>)>;
+  void read(Ino ino, ByteRange range, ReadDone done);
+
+  // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it. After
+  // `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.
+  using StoreDone = UniqueFunction<void(bool)>;
+  void store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done);
+
+  // The object is of no use any more (a newer version exists): its records and its file go, as soon as it is closed.
+  void drop(Ino ino);
+
+ private:
+  struct Region {
+    RegionRecord record;
+    uint64_t trusted = 0;
+  };
+  struct Object {
+    Ino ino = 0;
+    uint64_t size = 0;
+    int opens = 0;
+    int busy = 0;  // operations under way: the state may not go
+    bool recorded = false;
+    bool dropped = false;
+    std::shared_ptr<FileDescriptor> file;
+    std::unordered_map<uint64_t, Region> regions;
+    std::list<Ino>::iterator idle;  // valid while opens == 0
+  };
+  struct Read;
+
+  Object& object(Ino ino);
+  Region& region(Object& object, uint64_t number);
+  Result<std::shared_ptr<FileDescriptor>> file(Object& object, bool create);
+  std::string file_path(Ino ino) const;
+  bool has_space(uint64_t bytes);
+  void forget_block(Object& object, BlockIndex block);
+  void finish_use(Object& object);
+  void trim_idle();
+  void remove_files(Ino ino);
+
+  bool all_trusted(Object& object, ByteRange range);
+  void start_read(Ino ino, std::unique_ptr<Read> read);
+  void read_done(Ino ino, std::unique_ptr<Read> read, int64_t result);
+  bool verify(Object& object, const Read& read);
+
+  const BlockCacheOptions options_;
+  Index& index_;
+  DiskIo& disk_;
+  BufferPool& buffers_;
+  Metrics& metrics_;
+  const bool trust_index_;
+  std::unordered_map<Ino, Object> objects_;
+  std::list<Ino> idle_;  // oldest first
+  TimePoint space_checked_{};
+  bool space_ok_ = true;
+  bool store_error_logged_ = false;
+};
+
+}  // namespace wormhole

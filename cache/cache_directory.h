@@ -1,0 +1,41 @@
+// The directory that a cache lives in: whose it is, which format it has, and that only one daemon holds it.
+//
+//   FORMAT        "wormhole cache, format N": present in every cache, written first
+//   CACHEDIR.TAG  tells backup programs to leave it out (https://bford.info/cachedir/)
+//   lock          flock'ed by the daemon that holds the cache; its pid is the content
+//   index/        LMDB        objects/  one sparse file per object version
+//
+// A directory that is not empty and has no FORMAT belongs to somebody else: it is refused and nothing in it is touched.
+//
+// Thread: start and end of the process.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "base/file_descriptor.h"
+
+namespace wormhole {
+
+class CacheDirectory {
+ public:
+  // Creates the directory if it is missing (with parents, mode 0700), checks it and takes the lock. Waits up to `patience_seconds`
+  // for a daemon that holds it: one that has just been unmounted is still writing its last commit.
+  //   kFormat  another format version, or somebody else's directory     kBusy  a daemon holds it: the message names its pid
+  //   kForbidden, kNoSpace, kIo  as the system says
+  static Result<CacheDirectory> open(const std::string& path, int patience_seconds);
+
+  const std::string& path() const { return path_; }
+  std::string index_path() const { return path_ + "/index"; }
+  std::string objects_path() const { return path_ + "/objects"; }
+
+ private:
+  CacheDirectory(std::string path, FileDescriptor lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+
+  std::string path_;
+  FileDescriptor lock_;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,75 @@
+// What the cache holds, in LMDB: directories, object versions, and which blocks are on disk with their checksums.
+//
+// The order that makes it safe: the bytes of a block are written, then fdatasync'ed, and only then does a
+// transaction say that the block is there. After a crash the index can know less than the disk, never more. Writes are posted to
+// the index thread, which gathers what comes within a short time into one transaction.
+//
+// A record that is posted can be read at once (directory(), object(), region() look at what waits first); it
+// is durable after the commit.
+//
+// An index that cannot be written (disk full, map full) makes the cache forget, never lie: the commit is dropped, counted and
+// logged, and its blocks are fetched again after the next start.
+//
+// Thread: every function from any, unless it says otherwise. LMDB's write transaction belongs to the index thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file_descriptor.h"
+#include "base/metrics.h"
+#include "base/unique_function.h"
+#include "cache/index_format.h"
+
+namespace wormhole {
+
+// Blocks whose bytes are written (not yet synced) to `file`.
+struct StoredBlocks {
+  Ino ino = 0;
+  std::shared_ptr<FileDescriptor> file;
+  BlockIndex first = 0;
+  std::vector<uint64_t> checksums;  // one per block from `first` on
+  uint64_t bytes = 0;
+};
+
+class Index {
+ public:
+  // Opens or creates the index in `path`. kCorrupt or kIo when LMDB refuses it: the message says what to do.
+  static Result<std::unique_ptr<Index>> open(const std::string& path, Metrics& metrics);
+  // As flush(), and records the clean end.
+  virtual ~Index() = default;
+
+  // True when the last daemon ended cleanly: cached blocks are trusted then, and otherwise checked at first touch.
+  virtual bool was_clean() const = 0;
+
+  // A new inode number; never given before, also not by a daemon that crashed.
+  virtual Ino allocate_ino() = 0;
+
+  // The tree that was mounted from `url` before. One cache may know several.
+  virtual std::optional<RootRecord> root(const std::string& url) = 0;
+  virtual void put_root(const std::string& url, RootRecord record) = 0;
+
+  // The directory's listing as fs/directory.h encoded it.
+  virtual std::optional<std::string> directory(Ino ino) = 0;
+  virtual void put_directory(Ino ino, std::string encoded) = 0;
+
+  virtual std::optional<ObjectRecord> object(Ino ino) = 0;
+  virtual void put_object(Ino ino, ObjectRecord record) = 0;
+
+  virtual std::optional<RegionRecord> region(RegionKey key) = 0;
+  // Syncs the file, then records the blocks. `committed` runs on the index thread, with false if that failed.
+  virtual void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) = 0;
+  // The block's bytes are wrong: it is not there any more.
+  virtual void forget_block(Ino ino, BlockIndex block) = 0;
+  // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
+  virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;
+
+  // Returns when everything that was posted before is durable (or has failed).
+  virtual void flush() = 0;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,120 @@
+#include "cache/index_format.h"
+
+#include <cstring>
+
+namespace wormhole {
+namespace {
+
+template <typename T>
+void append(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+void append_big_endian(std::string& out, uint64_t value) { append(out, __builtin_bswap64(value)); }
+
+// Reads values from the front of a record; nothing when it is too short.
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : rest_(bytes) {}
+
+  template <typename T>
+  bool take(T* value) {
+    if (rest_.size() < sizeof(T)) return false;
+    std::memcpy(value, rest_.data(), sizeof(T));
+    rest_.remove_prefix(sizeof(T));
+    return true;
+  }
+  bool take(std::string* value, size_t length) {
+    if (rest_.size() < length) return false;
+    value->assign(rest_.substr(0, length));
+    rest_.remove_prefix(length);
+    return true;
+  }
+  bool at_end() const { return rest_.empty(); }
+
+ private:
+  std::string_view rest_;
+};
+
+}  // namespace
+
+std::string encode_key(Ino ino) {
+  std::string out;
+  append_big_endian(out, ino);
+  return out;
+}
+
+std::string encode_key(RegionKey key) {
+  std::string out;
+  append_big_endian(out, key.ino);
+  append_big_endian(out, key.region);
+  return out;
+}
+
+std::optional<RegionKey> decode_region_key(std::string_view bytes) {
+  Reader in(bytes);
+  uint64_t ino = 0;
+  uint64_t region = 0;
+  if (!in.take(&ino) || !in.take(&region) || !in.at_end()) return std::nullopt;
+  return RegionKey{__builtin_bswap64(ino), __builtin_bswap64(region)};
+}
+
+std::string encode(const ObjectRecord& record) {
+  std::string out;
+  append<uint64_t>(out, record.size);
+  append<uint16_t>(out, static_cast<uint16_t>(record.validator.etag.size()));
+  append<uint16_t>(out, static_cast<uint16_t>(record.validator.last_modified.size()));
+  out += record.validator.etag;
+  out += record.validator.last_modified;
+  return out;
+}
+
+std::optional<ObjectRecord> decode_object(std::string_view bytes) {
+  Reader in(bytes);
+  ObjectRecord record;
+  uint16_t etag = 0;
+  uint16_t last_modified = 0;
+  if (!in.take(&record.size) || !in.take(&etag) || !in.take(&last_modified)) return std::nullopt;
+  if (!in.take(&record.validator.etag, etag)) return std::nullopt;
+  if (!in.take(&record.validator.last_modified, last_modified) || !in.at_end()) return std::nullopt;
+  return record;
+}
+
+std::string encode(const RootRecord& record) {
+  std::string out;
+  append<uint64_t>(out, record.ino);
+  append<uint8_t>(out, record.single_file ? 1 : 0);
+  return out + record.url;
+}
+
+std::optional<RootRecord> decode_root(std::string_view bytes) {
+  Reader in(bytes);
+  RootRecord record;
+  uint8_t single_file = 0;
+  if (!in.take(&record.ino) || !in.take(&single_file)) return std::nullopt;
+  record.single_file = single_file != 0;
+  in.take(&record.url, bytes.size() - sizeof(record.ino) - sizeof(single_file));
+  return record;
+}
+
+std::string encode(const RegionRecord& record) {
+  std::string out;
+  append<uint64_t>(out, record.present);
+  const int count = std::bit_width(record.present);
+  for (int i = 0; i < count; ++i) append<uint64_t>(out, record.checksum[static_cast<size_t>(i)]);
+  return out;
+}
+
+std::optional<RegionRecord> decode_region(std::string_view bytes) {
+  Reader in(bytes);
+  RegionRecord record;
+  if (!in.take(&record.present)) return std::nullopt;
+  const int count = std::bit_width(record.present);
+  for (int i = 0; i < count; ++i) {
+    if (!in.take(&record.checksum[static_cast<size_t>(i)])) return std::nullopt;
+  }
+  if (!in.at_end()) return std::nullopt;
+  return record;
+}
+
+}  // namespace wormhole

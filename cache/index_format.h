@@ -1,0 +1,75 @@
+// The bytes of the index's records. See docs/FORMAT.md; a change here is a new kFormatVersion.
+//
+// All integers are little-endian, except inside keys, where they are big-endian so that LMDB's order is theirs.
+//
+// Thread: values, any.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/block.h"
+#include "base/version.h"
+
+namespace wormhole {
+
+// Records are copied to and from memory as they are; a big-endian machine would need conversions.
+static_assert(std::endian::native == std::endian::little);
+
+inline constexpr uint32_t kFormatVersion = 1;
+
+// An inode number names one version of one remote file, or one directory, for ever: it is never given twice within
+// a cache. The cached object of a file has the same number.
+using Ino = uint64_t;
+
+// What is known of a file's version. Written when the first response has fixed the validator.
+struct ObjectRecord {
+  uint64_t size = 0;
+  Validator validator;
+
+  bool operator==(const ObjectRecord&) const = default;
+};
+
+// What the URL of a mount has turned out to be, so that it can be mounted while the server is away.
+struct RootRecord {
+  Ino ino = 0;  // of the root directory
+  bool single_file = false;
+  std::string url;  // after redirects
+
+  bool operator==(const RootRecord&) const = default;
+};
+
+// Which blocks of one region (64 blocks) are on disk, with the XXH3-64 of each.
+struct RegionRecord {
+  uint64_t present = 0;  // bit i: block (region * 64 + i)
+  std::array<uint64_t, kBlocksPerRegion> checksum{};  // meaningful where the bit is set
+
+  bool has(unsigned i) const { return (present >> i) & 1; }
+};
+
+struct RegionKey {
+  Ino ino;
+  uint64_t region;
+  auto operator<=>(const RegionKey&) const = default;
+};
+
+std::string encode_key(Ino ino);
+std::string encode_key(RegionKey key);
+std::optional<RegionKey> decode_region_key(std::string_view bytes);
+
+std::string encode(const ObjectRecord& record);
+std::optional<ObjectRecord> decode_object(std::string_view bytes);
+
+std::string encode(const RootRecord& record);
+std::optional<RootRecord> decode_root(std::string_view bytes);
+
+// Only as many checksums as the highest present block needs: a small file costs 16 bytes, a full region 520.
+std::string encode(const RegionRecord& record);
+std::optional<RegionRecord> decode_region(std::string_view bytes);
+
+}  // namespace wormhole

@@ -1,0 +1,677 @@
+#include "fs/block_reader.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "net/range_planner.h"
+
+namespace wormhole {
+namespace {
+
+// Of the memory budget, what parts may keep that are stored already and wait for another reader: a quarter, so that streams
+// always find room.
+constexpr uint64_t kResidentShare = 4;
+
+// How often a read starts over when the part it waited for failed for reasons that were not its own.
+constexpr int kMaxRestarts = 2;
+
+}  // namespace
+
+struct BlockReader::Object {
+  Ino ino = 0;
+  uint64_t size = 0;
+  std::string url;
+  Validator validator;  // empty until the first response, if the index does not know it
+  bool recorded = false;
+  bool stale = false;
+  int opens = 0;
+  int reads = 0;  // under way
+  Readahead readahead;
+  std::map<uint64_t, std::unique_ptr<Part>> parts;  // by begin; they do not overlap
+
+  // A server without ranges: one plain GET delivers everything in order.
+  struct Stream {
+    bool wanted = false;  // the server has no ranges
+    FetchId id = 0;       // 0: not under way
+    uint64_t arrived = 0;
+    TimePoint last_progress;
+    std::vector<ReadRef> waiters;
+  } stream;
+
+  explicit Object(ReadaheadOptions options) : readahead(options) {}
+};
+
+struct BlockReader::Part {
+  enum class State : uint8_t { kFetching, kStoring, kResident };
+
+  Object* object = nullptr;
+  ByteRange range;
+  FetchId id = 0;
+  Lane lane = Lane::kDemand;
+  State state = State::kFetching;
+  TimePoint started;
+  BufferRef buffer;
+  uint64_t arrived = 0;   // bytes from range.begin on that are in the buffer
+  bool used_up = false;   // somebody has read its last byte
+  struct Waiter {
+    ReadRef read;
+    size_t piece;
+    uint64_t needs;  // `arrived` at which it can be served
+  };
+  std::vector<Waiter> waiters;
+  std::list<Part*>::iterator place;  // in resident_, when kResident
+};
+
+struct BlockReader::Read {
+  struct Piece {
+    ByteRange range;
+    BufferRef bytes;
+    uint64_t skip = 0;
+    bool from_network = false;
+  };
+
+  Object* object = nullptr;
+  ByteRange range;
+  ReadReply reply;  // empty once answered
+  std::vector<Piece> pieces;
+  size_t missing = 0;
+  TimePoint started;
+  int restarts = 0;
+};
+
+BlockReader::BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
+                         Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink, OnStale on_stale)
+    : options_(options),
+      cache_(cache),
+      index_(index),
+      fetcher_(fetcher),
+      buffers_(buffers),
+      metrics_(metrics),
+      clock_(clock),
+      sink_(std::move(sink)),
+      on_stale_(std::move(on_stale)) {}
+
+BlockReader::~BlockReader() = default;
+
+// --- objects -------------------------------------------------------------------------------------------------------
+
+void BlockReader::open(Ino ino, uint64_t size, std::string url) {
+  auto& slot = objects_[ino];
+  if (slot == nullptr) {
+    slot = std::make_unique<Object>(options_.readahead);
+    slot->ino = ino;
+    slot->size = size;
+    slot->url = std::move(url);
+    if (auto record = index_.object(ino); record && record->size == size) {
+      slot->validator = std::move(record->validator);
+      slot->recorded = true;
+    }
+    cache_.open(ino, size, slot->recorded);
+  }
+  ++slot->opens;
+}
+
+void BlockReader::close(Ino ino) {
+  auto it = objects_.find(ino);
+  if (it == objects_.end()) return;
+  Object& o = *it->second;
+  if (--o.opens > 0) return;
+  // Nobody reads on: what is still being fetched for nobody ends here. What has arrived of it is stored (part_failed).
+  for (auto& [begin, part] : o.parts) {
+    if (part->state == Part::State::kFetching && part->waiters.empty()) fetcher_.cancel(part->id);
+  }
+  if (o.stream.id != 0 && o.stream.waiters.empty()) fetcher_.cancel(o.stream.id);
+  release_if_unused(ino);
+}
+
+void BlockReader::release_if_unused(Ino ino) {
+  auto it = objects_.find(ino);
+  if (it == objects_.end()) return;
+  Object& o = *it->second;
+  if (o.opens > 0 || o.reads > 0 || o.stream.id != 0) return;
+  for (auto part = o.parts.begin(); part != o.parts.end();) {
+    Part& p = *(part++)->second;
+    if (p.state == Part::State::kResident) remove_part(p);
+  }
+  if (!o.parts.empty()) return;  // comes back when they are stored or failed
+  const bool stale = o.stale;
+  objects_.erase(it);
+  cache_.close(ino);
+  if (stale) cache_.drop(ino);
+}
+
+// --- a read --------------------------------------------------------------------------------------------------------
+
+void BlockReader::read(Ino ino, ByteRange range, ReadReply reply) {
+  metrics_.read_requests.fetch_add(1, std::memory_order_relaxed);
+  auto it = objects_.find(ino);
+  if (shut_down_ || it == objects_.end()) {
+    reply(fail(ErrorCode::kCancelled, "the mount is ending"));
+    return;
+  }
+  Object& o = *it->second;
+  range.end = std::min(range.end, o.size);
+  if (range.empty()) {
+    reply(std::span<const iovec>{});
+    return;
+  }
+  auto read = std::make_shared<Read>();
+  read->object = &o;
+  read->range = range;
+  read->reply = std::move(reply);
+  read->started = clock_.now();
+  ++o.reads;
+  start(read);
+}
+
+// Cuts the read into pieces, and sets each of them on its way.
+void BlockReader::start(const ReadRef& read) {
+  Object& o = *read->object;
+  if (o.stale) return read_fail(*read, Error{ErrorCode::kStale, o.url + ": another version is on the server"});
+  read->pieces.clear();
+
+  // First all the cuts, then the work: a piece that is served at once must not find the read complete while others are still to
+  // be cut.
+  std::vector<Run> runs;
+  bool stalled = false;
+  for (ByteRange rest = read->range; !rest.empty(); rest.begin = runs.back().range.end) {
+    runs.push_back(locate(o, rest));
+    const Run& run = runs.back();
+    stalled |= run.place == Place::kNowhere ||
+               (run.place == Place::kPart && run.range.end > run.part->range.begin + run.part->arrived);
+    read->pieces.push_back(Read::Piece{run.range, nullptr, 0, false});
+  }
+  if (o.stream.wanted && std::any_of(runs.begin(), runs.end(), [](auto& r) { return r.place == Place::kNowhere; })) {
+    return wait_for_stream(read);
+  }
+  read->missing = runs.size();
+  const ByteRange range = read->range;
+  ++o.reads;  // answering may be the last thing that keeps the object
+  // Parts come first: making room for what is missing may cost a part that only waits for readers.
+  for (const Run& run : runs) {
+    if (run.place == Place::kPart) take_from_part(read, *run.part, run.range);
+  }
+  for (const Run& run : runs) {
+    if (!read->reply) break;  // failed, or started over
+    if (run.place == Place::kDisk) read_cached(read, run.range);
+    if (run.place == Place::kNowhere) read_missing(read, run.range);
+  }
+  if (!o.stream.wanted) read_ahead(o, range, stalled);
+  --o.reads;
+  release_if_unused(o.ino);
+}
+
+// The longest run from the front of `range` that is in one place.
+BlockReader::Run BlockReader::locate(Object& o, ByteRange range) {
+  if (Part* part = part_at(o, range.begin)) return {Place::kPart, {range.begin, std::min(range.end, part->range.end)}, part};
+  const bool on_disk = cache_.has(o.ino, block_of(range.begin));
+  uint64_t end = block_range(block_of(range.begin), o.size).end;
+  while (end < range.end && part_at(o, end) == nullptr && cache_.has(o.ino, block_of(end)) == on_disk) {
+    end = block_range(block_of(end), o.size).end;
+  }
+  return {on_disk ? Place::kDisk : Place::kNowhere, {range.begin, std::min(range.end, end)}, nullptr};
+}
+
+namespace {
+
+template <typename Pieces>
+size_t piece_at(const Pieces& pieces, uint64_t begin) {
+  const auto it = std::find_if(pieces.begin(), pieces.end(), [&](auto& p) { return p.range.begin == begin; });
+  return static_cast<size_t>(it - pieces.begin());
+}
+
+}  // namespace
+
+void BlockReader::take_from_part(const ReadRef& read, Part& part, ByteRange range) {
+  const size_t piece = piece_at(read->pieces, range.begin);
+  touch(part, range);
+  const uint64_t needs = range.end - part.range.begin;
+  if (part.arrived >= needs) {
+    const BufferRef bytes = part.buffer;
+    const uint64_t skip = range.begin - part.range.begin;
+    // May answer the read, and that may end the part: `part` is not used after it.
+    if (part.state == Part::State::kResident && part.used_up) remove_part(part);
+    piece_ready(read, piece, bytes, skip, true);
+    return;
+  }
+  if (part.lane == Lane::kSpeculative) {
+    part.lane = Lane::kDemand;
+    fetcher_.promote(part.id);
+  }
+  part.waiters.push_back({read, piece, needs});
+}
+
+void BlockReader::read_cached(const ReadRef& read, ByteRange range) {
+  const size_t piece = piece_at(read->pieces, range.begin);
+  cache_.read(read->object->ino, range, [this, read, piece](Result<BlockCache::ReadResult> result) {
+    read_cached_done(read, piece, std::move(result));
+  });
+}
+
+void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result) {
+  if (!read->reply) return;  // answered already, with an error
+  if (result) return piece_ready(read, piece, std::move(result->bytes), result->skip, false);
+  // The cache has forgotten the bad blocks. The whole read starts over and finds them missing.
+  if (read->restarts++ >= kMaxRestarts) return read_fail(*read, Error{ErrorCode::kIo, "the cache fails again and again"});
+  start(std::make_shared<Read>(std::move(*read)));
+}
+
+void BlockReader::read_missing(const ReadRef& read, ByteRange range) {
+  Object& o = *read->object;
+  const ByteRange blocks = align_to_blocks(range, o.size);
+  make_room(blocks.size(), true);
+  take_from_part(read, start_part(o, blocks, Lane::kDemand), range);
+}
+
+void BlockReader::read_ahead(Object& o, ByteRange range, bool stalled) {
+  const ByteRange proposed = o.readahead.on_read(range, o.size, stalled);
+  if (proposed.empty() || o.stale) return;
+  const ByteRange blocks = align_to_blocks(proposed, o.size);
+  for (ByteRange part : split_range(blocks, part_size_for(o.readahead.window()))) {
+    // What is there already is skipped, block by block at the edges.
+    while (!part.empty()) {
+      Run run = locate(o, part);
+      if (run.place == Place::kNowhere) {
+        if (!make_room(run.range.size(), false)) return o.readahead.give_back(run.range.begin);
+        start_part(o, run.range, Lane::kSpeculative);
+      }
+      part.begin = run.range.end;
+    }
+  }
+}
+
+void BlockReader::piece_ready(const ReadRef& read, size_t piece, BufferRef bytes, uint64_t skip, bool from_network) {
+  Read::Piece& p = read->pieces[piece];
+  p.bytes = std::move(bytes);
+  p.skip = skip;
+  p.from_network = from_network;
+  if (--read->missing == 0) read_finish(*read);
+}
+
+void BlockReader::read_finish(Read& read) {
+  std::vector<iovec> vectors;
+  vectors.reserve(read.pieces.size());
+  for (const Read::Piece& p : read.pieces) {
+    vectors.push_back({p.bytes->data() + p.skip, p.range.size()});
+    auto& counter = p.from_network ? metrics_.bytes_from_network : metrics_.bytes_from_cache;
+    counter.fetch_add(p.range.size(), std::memory_order_relaxed);
+  }
+  ReadReply reply = std::move(read.reply);
+  read.reply = {};
+  reply(std::span<const iovec>(vectors));
+  read.pieces.clear();
+  const Ino ino = read.object->ino;
+  --read.object->reads;
+  release_if_unused(ino);
+}
+
+void BlockReader::read_fail(Read& read, Error error) {
+  if (!read.reply) return;
+  ReadReply reply = std::move(read.reply);
+  read.reply = {};
+  log::debug("read failed: url={} offset={} size={} error={} \"{}\"", read.object->url, read.range.begin, read.range.size(),
+             to_string(error.code), error.message);
+  reply(fail(std::move(error)));
+  const Ino ino = read.object->ino;
+  --read.object->reads;
+  release_if_unused(ino);
+}
+
+// --- parts ---------------------------------------------------------------------------------------------------------
+
+BlockReader::Part* BlockReader::part_at(Object& o, uint64_t offset) {
+  auto it = o.parts.upper_bound(offset);
+  if (it == o.parts.begin()) return nullptr;
+  Part* part = std::prev(it)->second.get();
+  return part->range.contains(offset) ? part : nullptr;
+}
+
+BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane) {
+  // Not beyond the part that follows.
+  if (auto next = o.parts.lower_bound(range.begin); next != o.parts.end()) range.end = std::min(range.end, next->first);
+  auto part = std::make_unique<Part>();
+  part->object = &o;
+  part->range = range;
+  part->id = next_fetch_++;
+  part->lane = lane;
+  part->started = clock_.now();
+  part->buffer = buffers_.allocate(range.size());
+  Part& p = *part;
+  fetching_[p.id] = &p;
+  o.parts[range.begin] = std::move(part);
+  FetchRequest request;
+  request.id = p.id;
+  request.url = o.url;
+  request.range = range;
+  request.object_size = o.size;
+  request.validator = o.validator;
+  request.lane = lane;
+  request.buffer = p.buffer;
+  request.patience = options_.patience;
+  request.sink = sink_;
+  fetcher_.fetch(std::move(request));
+  return p;
+}
+
+void BlockReader::touch(Part& part, ByteRange read) {
+  if (read.end == part.range.end) part.used_up = true;
+  if (part.state == Part::State::kResident) resident_.splice(resident_.end(), resident_, part.place);
+}
+
+void BlockReader::serve_waiters(Part& part) {
+  for (size_t i = 0; i < part.waiters.size();) {
+    if (part.waiters[i].needs > part.arrived) {
+      ++i;
+      continue;
+    }
+    Part::Waiter w = std::move(part.waiters[i]);
+    part.waiters.erase(part.waiters.begin() + static_cast<std::ptrdiff_t>(i));
+    if (!w.read->reply) continue;
+    const uint64_t skip = w.read->pieces[w.piece].range.begin - part.range.begin;
+    piece_ready(w.read, w.piece, part.buffer, skip, true);
+  }
+}
+
+void BlockReader::part_complete(Part& part) {
+  fetching_.erase(part.id);
+  part.state = Part::State::kStoring;
+  const Ino ino = part.object->ino;
+  cache_.store(ino, part.range, part.buffer, [this, ino, begin = part.range.begin, id = part.id](bool ok) {
+    part_stored(ino, begin, id, ok);
+  });
+}
+
+void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
+  auto object = objects_.find(ino);
+  if (object == objects_.end()) return;
+  auto it = object->second->parts.find(begin);
+  if (it == object->second->parts.end() || it->second->id != id) return;
+  Part& part = *it->second;
+  if (part.used_up || part.object->stale || shut_down_) {
+    remove_part(part);
+  } else {
+    make_resident(part);
+  }
+  release_if_unused(ino);
+}
+
+void BlockReader::make_resident(Part& part) {
+  part.state = Part::State::kResident;
+  part.place = resident_.insert(resident_.end(), &part);
+  resident_bytes_ += part.buffer->capacity();
+  while (resident_bytes_ > buffers_.budget() / kResidentShare) remove_part(*resident_.front());
+}
+
+void BlockReader::remove_part(Part& part) {
+  if (part.state == Part::State::kFetching) fetching_.erase(part.id);
+  if (part.state == Part::State::kResident) {
+    resident_.erase(part.place);
+    resident_bytes_ -= part.buffer->capacity();
+  }
+  part.object->parts.erase(part.range.begin);
+}
+
+// Room for `bytes` more in the budget, at the cost of stored parts that wait for nobody. With `must` the answer does not
+// matter: a reader waits, and there are only as many of them as the kernel has requests in flight.
+bool BlockReader::make_room(uint64_t bytes, bool must) {
+  while (!buffers_.has_room(bytes) && !resident_.empty()) remove_part(*resident_.front());
+  return must || buffers_.has_room(bytes);
+}
+
+// --- what the fetcher tells ----------------------------------------------------------------------------------------
+
+void BlockReader::fetch_head(FetchId id, ObjectHead head) {
+  Object* o = nullptr;
+  if (auto it = fetching_.find(id); it != fetching_.end()) o = it->second->object;
+  if (auto it = streams_.find(id); it != streams_.end()) o = it->second;
+  if (o == nullptr || o->stale) return;
+  if (!o->recorded) {
+    // The first response fixes the version. From here on every range carries it.
+    o->recorded = true;
+    o->validator = std::move(head.validator);
+    index_.put_object(o->ino, ObjectRecord{o->size, o->validator});
+    return;
+  }
+  // Several first requests may have been under way at once, none of which knew a validator.
+  if (o->validator.contradicts(head.validator)) {
+    object_stale(*o, Error{ErrorCode::kStale, o->url + ": changed between two first responses"});
+  }
+}
+
+void BlockReader::fetch_progress(FetchId id, uint64_t arrived) {
+  auto it = fetching_.find(id);
+  if (it == fetching_.end()) return;
+  Part& part = *it->second;
+  part.arrived = std::max(part.arrived, arrived);
+  serve_waiters(part);
+}
+
+void BlockReader::fetch_done(FetchId id, Status status) {
+  if (auto stream = streams_.find(id); stream != streams_.end()) {
+    Object& o = *stream->second;
+    streams_.erase(stream);
+    return stream_done(o, status);
+  }
+  auto it = fetching_.find(id);
+  if (it == fetching_.end()) return;
+  Part& part = *it->second;
+  if (status) {
+    part.arrived = part.range.size();
+    serve_waiters(part);
+    // Served readers may have closed the file, but not this part: it is still kFetching.
+    part_complete(part);
+  } else {
+    part_failed(part, std::move(status.error()));
+  }
+}
+
+void BlockReader::part_failed(Part& part, Error error) {
+  Object& o = *part.object;
+  if (error.code == ErrorCode::kStale || error.code == ErrorCode::kNotFound) return object_stale(o, error);
+  if (error.code == ErrorCode::kNoRanges) return use_whole_body(o);
+  if (error.code != ErrorCode::kCancelled) {
+    log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end, to_string(error.code),
+              error.message);
+  }
+  std::vector<Part::Waiter> waiters = std::move(part.waiters);
+  part.waiters.clear();
+  const TimePoint started = part.started;
+  const Ino ino = o.ino;
+  ++o.reads;  // the object outlives its readers' answers
+  // Whole blocks that have arrived are good; they are stored like a complete part.
+  const uint64_t whole = part.arrived / kBlockSize * kBlockSize;
+  if (whole > 0 && !o.stale && !shut_down_) {
+    part.range.end = part.range.begin + whole;
+    part.arrived = whole;
+    part_complete(part);
+  } else {
+    remove_part(part);
+  }
+  for (Part::Waiter& w : waiters) {
+    if (!w.read->reply) continue;
+    // A fetch that was begun before this read, or was given up by others, is not this read's failure: it gets its own.
+    const bool others_failure = error.code == ErrorCode::kCancelled || w.read->started > started;
+    if (others_failure && !shut_down_ && w.read->restarts < kMaxRestarts) {
+      ++w.read->restarts;
+      start(std::make_shared<Read>(std::move(*w.read)));
+    } else {
+      read_fail(*w.read, error);
+    }
+  }
+  --o.reads;
+  release_if_unused(ino);
+}
+
+// --- versions ------------------------------------------------------------------------------------------------------
+
+// The server has another version. Nothing of this one can be completed any more: everybody who waits gets ESTALE, and the next open
+// finds the new version. What is cached of it goes when the last handle is closed.
+void BlockReader::object_stale(Object& o, const Error& why) {
+  if (o.stale) return;
+  o.stale = true;
+  metrics_.stale_objects.fetch_add(1, std::memory_order_relaxed);
+  log::info("file has changed on the server: url={} why=\"{}\"", o.url, why.message);
+  on_stale_(o.ino);
+  fail_waiters(o, Error{ErrorCode::kStale, why.message});
+}
+
+// Ends all fetches of the object and answers all its readers.
+void BlockReader::fail_waiters(Object& o, const Error& error) {
+  ++o.reads;  // so that the object outlives the answers
+  std::vector<ReadRef> failed = std::move(o.stream.waiters);
+  o.stream.waiters.clear();
+  for (auto it = o.parts.begin(); it != o.parts.end();) {
+    Part& part = *(it++)->second;
+    for (Part::Waiter& w : part.waiters) failed.push_back(std::move(w.read));
+    part.waiters.clear();
+    if (part.state != Part::State::kFetching) continue;
+    fetcher_.cancel(part.id);
+    remove_part(part);
+  }
+  if (o.stream.id != 0) {
+    fetcher_.cancel(o.stream.id);
+    streams_.erase(o.stream.id);
+    o.stream.id = 0;
+  }
+  for (ReadRef& read : failed) read_fail(*read, error);
+  --o.reads;
+  release_if_unused(o.ino);
+}
+
+// --- servers without ranges ----------------------------------------------------------------------------------------
+
+void BlockReader::use_whole_body(Object& o) {
+  if (!o.stream.wanted) {
+    log::info("the server has no ranges, the file is taken whole: url={} size={}", o.url, o.size);
+    o.stream.wanted = true;
+  }
+  std::vector<ReadRef> again;
+  for (auto it = o.parts.begin(); it != o.parts.end();) {
+    Part& part = *(it++)->second;
+    if (part.state != Part::State::kFetching) continue;
+    for (Part::Waiter& w : part.waiters) {
+      if (w.read->reply && std::find(again.begin(), again.end(), w.read) == again.end()) again.push_back(std::move(w.read));
+    }
+    fetcher_.cancel(part.id);
+    remove_part(part);
+  }
+  ++o.reads;
+  for (ReadRef& read : again) start(std::make_shared<Read>(std::move(*read)));
+  --o.reads;
+  release_if_unused(o.ino);
+}
+
+void BlockReader::wait_for_stream(const ReadRef& read) {
+  Object& o = *read->object;
+  o.stream.waiters.push_back(read);
+  if (o.stream.id == 0) start_stream(o);
+}
+
+void BlockReader::start_stream(Object& o) {
+  o.stream.id = next_fetch_++;
+  o.stream.arrived = 0;
+  o.stream.last_progress = clock_.now();
+  streams_[o.stream.id] = &o;
+  FetchRequest request;
+  request.id = o.stream.id;
+  request.url = o.url;
+  request.range = {0, o.size};
+  request.object_size = o.size;
+  request.validator = o.validator;
+  request.patience = options_.patience;
+  request.whole_body = true;
+  request.sink = sink_;
+  fetcher_.fetch(std::move(request));
+}
+
+void BlockReader::fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) {
+  auto it = streams_.find(id);
+  if (it == streams_.end()) return;
+  Object& o = *it->second;
+  o.stream.arrived = range.end;
+  o.stream.last_progress = clock_.now();
+  // What is there already (from an earlier stream that broke) is not stored again.
+  const Run run = locate(o, range);
+  if (run.place == Place::kNowhere && run.range == range) {
+    auto part = std::make_unique<Part>();
+    part->object = &o;
+    part->range = range;
+    part->id = next_fetch_++;
+    part->buffer = std::move(bytes);
+    part->arrived = range.size();
+    Part& p = *part;
+    o.parts[range.begin] = std::move(part);
+    part_complete(p);
+  }
+  resume_stream_waiters(o);
+}
+
+// Those whose bytes have gone by start again, and find them in a part or on disk.
+void BlockReader::resume_stream_waiters(Object& o) {
+  std::vector<ReadRef> ready;
+  std::erase_if(o.stream.waiters, [&](ReadRef& read) {
+    if (read->range.end > o.stream.arrived) return false;
+    ready.push_back(std::move(read));
+    return true;
+  });
+  for (ReadRef& read : ready) {
+    // Missing again although it has gone by (it could not be stored): the stream is taken once more, but not for ever.
+    if (read->restarts++ > kMaxRestarts) {
+      read_fail(*read, Error{ErrorCode::kIo, "the file must be taken whole, and the cache cannot hold it"});
+    } else {
+      start(read);
+    }
+  }
+}
+
+void BlockReader::stream_done(Object& o, const Status& status) {
+  o.stream.id = 0;
+  std::vector<ReadRef> waiters = std::move(o.stream.waiters);
+  o.stream.waiters.clear();
+  ++o.reads;  // the object outlives its readers' answers
+  if (!status && (status.error().code == ErrorCode::kStale || status.error().code == ErrorCode::kNotFound)) {
+    o.stream.waiters = std::move(waiters);
+    --o.reads;
+    return object_stale(o, status.error());
+  }
+  if (!status && status.error().code != ErrorCode::kCancelled) {
+    log::warn("fetch failed: url={} range=whole error={} \"{}\"", o.url, to_string(status.error().code), status.error().message);
+  }
+  for (ReadRef& read : waiters) {
+    if (!status) {
+      read_fail(*read, status.error());
+    } else if (read->restarts++ > kMaxRestarts) {
+      read_fail(*read, Error{ErrorCode::kIo, "the file must be taken whole, and the cache cannot hold it"});
+    } else {
+      start(read);
+    }
+  }
+  --o.reads;
+  release_if_unused(o.ino);
+}
+
+void BlockReader::tick() {
+  const TimePoint now = clock_.now();
+  for (auto& [id, o] : streams_) {
+    if (now - o->stream.last_progress < options_.patience) continue;
+    std::vector<ReadRef> late = std::move(o->stream.waiters);
+    o->stream.waiters.clear();
+    for (ReadRef& read : late) read_fail(*read, Error{ErrorCode::kTimedOut, o->url + ": nothing arrives any more"});
+  }
+}
+
+void BlockReader::shut_down() {
+  shut_down_ = true;
+  std::vector<Object*> all;
+  for (auto& [ino, o] : objects_) all.push_back(o.get());
+  for (Object* o : all) {
+    const Ino ino = o->ino;
+    fail_waiters(*o, Error{ErrorCode::kCancelled, "the mount is ending"});
+    if (auto it = objects_.find(ino); it != objects_.end()) {
+      it->second->opens = 0;
+      release_if_unused(ino);
+    }
+  }
+}
+
+}  // namespace wormhole

@@ -1,0 +1,153 @@
+// One read, from a byte range to its bytes: the only place where cache and network meet. block_reader.cc tells it in
+// this order:
+//
+//   read            cut the range into pieces; each piece is one of
+//                     in a part   being fetched, or arrived and still in memory: wait for it, or take it
+//   read_cached       on disk     -> read_cached_done   (checksum bad: cut again, now it is missing)
+//   read_missing      nowhere     -> a new part, fetched on demand
+//   read_ahead      what readahead.h proposes becomes speculative parts, if there is memory for them
+//   fetch_*         bytes arrive: whoever waits for them is answered; a complete part is stored, behind the readers
+//   read_finish     the last piece of a read is here: reply, exactly once
+//
+// A *part* is a range of whole blocks with one buffer and one fetch. It stays in memory until it is stored and its last byte was
+// read, or until memory is needed.
+//
+// Invariant: the parts of an object do not overlap; a block that is in a part is looked for nowhere else.
+//
+// Thread: engine. Never blocks, takes no lock.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/block.h"
+#include "base/buffer.h"
+#include "base/metrics.h"
+#include "cache/block_cache.h"
+#include "fs/readahead.h"
+#include "net/fetcher.h"
+
+namespace wormhole {
+
+// The bytes of a read, in order; valid during the call.
+// Small, so that it fits into a message to the engine.
+using ReadReply = UniqueFunction<void(Result<std::span<const iovec>>), 48>;
+
+struct BlockReaderOptions {
+  Duration patience = std::chrono::seconds(30);  // how long a read may wait without any byte arriving
+  ReadaheadOptions readahead;
+};
+
+class BlockReader {
+ public:
+  // Called when the server has another version of `ino` than the one that is open; on the engine thread.
+  using OnStale = std::function<void(Ino ino)>;
+
+  // All references outlive the reader. `sink` brings the fetcher's events back to this reader's fetch_* on the engine
+  // thread.
+  BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
+              Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink, OnStale on_stale);
+  ~BlockReader();
+
+  // Opens and closes are counted.
+  void open(Ino ino, uint64_t size, std::string url);
+  void close(Ino ino);
+
+  // Answers `reply`, perhaps later, with the bytes of `range` (cut at the end of the file), or with
+  //   kStale                     the remote object is no longer this version
+  //   kUnreachable, kTimedOut …  as FetchSink::fetch_done
+  //   kCancelled                 the mount is ending
+  // A broken cache is never an error here: the bytes come from the network.
+  // REQUIRES: the object is open.
+  void read(Ino ino, ByteRange range, ReadReply reply);
+
+  // The fetcher's events, as in FetchSink.
+  void fetch_head(FetchId id, ObjectHead head);
+  void fetch_progress(FetchId id, uint64_t arrived);
+  void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes);
+  void fetch_done(FetchId id, Status status);
+
+  // Deadlines of readers that wait for a whole body. About ten times a second.
+  void tick();
+
+  // Answers every waiting read with kCancelled and ends all fetches; nothing is read after it.
+  void shut_down();
+
+ private:
+  struct Object;
+  struct Part;
+  struct Read;
+  using ReadRef = std::shared_ptr<Read>;
+
+  // A read.
+  void start(const ReadRef& read);
+  void take_from_part(const ReadRef& read, Part& part, ByteRange range);
+  void read_cached(const ReadRef& read, ByteRange range);
+  void read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result);
+  void read_missing(const ReadRef& read, ByteRange range);
+  void read_ahead(Object& object, ByteRange range, bool stalled);
+  void piece_ready(const ReadRef& read, size_t piece, BufferRef bytes, uint64_t skip, bool from_network);
+  void read_finish(Read& read);
+  void read_fail(Read& read, Error error);
+
+  // Where the bytes from `offset` on are, and how far the same holds.
+  enum class Place { kPart, kDisk, kNowhere };
+  struct Run {
+    Place place;
+    ByteRange range;
+    Part* part;
+  };
+  Run locate(Object& object, ByteRange range);
+
+  // Parts.
+  Part* part_at(Object& object, uint64_t offset);
+  Part& start_part(Object& object, ByteRange range, Lane lane);
+  void serve_waiters(Part& part);
+  void part_complete(Part& part);
+  void part_stored(Ino ino, uint64_t begin, FetchId id, bool ok);
+  void part_failed(Part& part, Error error);
+  void remove_part(Part& part);
+  void make_resident(Part& part);
+  void touch(Part& part, ByteRange read);
+  bool make_room(uint64_t bytes, bool must);
+
+  // Objects.
+  void object_stale(Object& object, const Error& why);
+  void fail_waiters(Object& object, const Error& error);
+  void release_if_unused(Ino ino);
+
+  // Servers without ranges.
+  void use_whole_body(Object& object);
+  void start_stream(Object& object);
+  void wait_for_stream(const ReadRef& read);
+  void resume_stream_waiters(Object& object);
+  void stream_done(Object& object, const Status& status);
+
+  const BlockReaderOptions options_;
+  BlockCache& cache_;
+  Index& index_;
+  Fetcher& fetcher_;
+  BufferPool& buffers_;
+  Metrics& metrics_;
+  const Clock& clock_;
+  const std::shared_ptr<FetchSink> sink_;
+  const OnStale on_stale_;
+
+  std::unordered_map<Ino, std::unique_ptr<Object>> objects_;
+  std::unordered_map<FetchId, Part*> fetching_;
+  std::unordered_map<FetchId, Object*> streams_;
+  std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
+  uint64_t resident_bytes_ = 0;
+  FetchId next_fetch_ = 1;
+  bool shut_down_ = false;
+};
+
+}  // namespace wormhole

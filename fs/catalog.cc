@@ -1,0 +1,375 @@
+#include "fs/catalog.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/thread.h"
+
+namespace wormhole {
+namespace {
+
+// Directory entries that stay in memory, about 100 bytes each: the listings of a working set of a source tree, in 20 MiB.
+constexpr size_t kCachedEntries = 200'000;
+
+// After the server could not be reached, how long nobody asks it for listings: each attempt may cost a reader a
+// connect timeout.
+constexpr Duration kAskAgainAfter = std::chrono::seconds(5);
+
+// How long somebody waits for a newer listing when an older one is at hand.
+constexpr Duration kPatienceWithOld = std::chrono::seconds(5);
+
+// The server did not speak, as opposed to: it refused.
+bool is_unreachable(ErrorCode code) {
+  return code == ErrorCode::kUnreachable || code == ErrorCode::kTimedOut || code == ErrorCode::kTls;
+}
+
+NodeRef make_root_node(Ino ino) {
+  auto node = std::make_shared<Node>();
+  node->ino = ino;
+  node->type = EntryType::kDirectory;
+  return node;
+}
+
+}  // namespace
+
+Catalog::Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher, Metrics& metrics,
+                 const Clock& clock, OnSuperseded on_superseded)
+    : options_(options),
+      root_(std::move(root)),
+      root_node_(make_root_node(root_ino)),
+      index_(index),
+      fetcher_(fetcher),
+      metrics_(metrics),
+      clock_(clock),
+      on_superseded_(std::move(on_superseded)) {
+  thread_ = start_thread("wh-tree", [this] { run(); });
+}
+
+Catalog::~Catalog() {
+  mailbox_.post([this] { stopping_ = true; });
+  thread_.join();
+}
+
+std::string Catalog::url_of(const Node& node) const {
+  if (root_.file) return root_.url.str();
+  if (node.parent == nullptr) return root_.url.str();
+  std::string url = url_of(*node.parent) + encode_segment(node.name);
+  if (node.type == EntryType::kDirectory) url += '/';
+  return url;
+}
+
+// --- any thread ----------------------------------------------------------------------------------------------------
+
+void Catalog::directory(NodeRef directory, DirectoryDone done) {
+  if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) return done(known);
+  // A box that is closed drops the message; the answer is in DirectoryDone's hands then (a dropped FUSE request is answered
+  // by its destructor).
+  mailbox_.post([this, directory = std::move(directory), done = std::make_unique<DirectoryDone>(std::move(done))]() mutable {
+    load(std::move(directory), std::move(*done));
+  });
+}
+
+void Catalog::entry(NodeRef directory, std::string name, EntryDone done) {
+  if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) {
+    const DirectoryEntry* e = known->find(name);
+    if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
+    if (e->type == EntryType::kDirectory || (e->size && !e->doubtful)) return done(*e);
+  }
+  struct Asked {
+    NodeRef directory;
+    std::string name;
+    EntryDone done;
+  };
+  auto asked = std::make_unique<Asked>(Asked{std::move(directory), std::move(name), std::move(done)});
+  mailbox_.post([this, asked = std::move(asked)]() mutable {
+    const NodeRef node = asked->directory;
+    load(node, [this, asked = std::move(asked)](Result<DirectoryRef> listing) mutable {
+      if (!listing) return asked->done(fail(listing.error()));
+      resolve_entry(asked->directory, *listing, asked->name, std::move(asked->done));
+    });
+  });
+}
+
+void Catalog::confirm(NodeRef file, StatusDone done) {
+  auto shared = std::make_unique<StatusDone>(std::move(done));
+  const Ino ino = file->ino;
+  entry(file->parent, file->name, [ino, done = std::move(shared)](Result<DirectoryEntry> now) mutable {
+    if (!now && now.error().code != ErrorCode::kNotFound) return (*done)(fail(now.error()));
+    if (!now || now->ino != ino) return (*done)(fail(ErrorCode::kStale, "another version is on the server"));
+    (*done)({});
+  });
+}
+
+void Catalog::distrust(NodeRef file) {
+  mailbox_.post([this, file = std::move(file)] {
+    dead_.insert(file->ino);
+    DirectoryRef known = cached(file->parent->ino);
+    if (known == nullptr) {
+      const auto bytes = index_.directory(file->parent->ino);
+      if (!bytes) return;
+      auto decoded = decode_directory(file->parent->ino, *bytes);
+      if (!decoded) return;
+      known = std::make_shared<const Directory>(std::move(*decoded));
+    }
+    auto changed = std::make_shared<Directory>(*known);
+    DirectoryEntry* e = changed->find(file->name);
+    if (e == nullptr || e->ino != file->ino) return;
+    e->doubtful = true;
+    index_.put_directory(changed->ino, encode(*changed));
+    remember(std::move(changed));
+  });
+}
+
+// --- memory --------------------------------------------------------------------------------------------------------
+
+DirectoryRef Catalog::cached(Ino ino) {
+  MutexLock lock(mutex_);
+  auto it = cached_.find(ino);
+  if (it == cached_.end()) return nullptr;
+  recent_.splice(recent_.begin(), recent_, it->second.place);
+  return it->second.directory;
+}
+
+void Catalog::remember(DirectoryRef directory) {
+  MutexLock lock(mutex_);
+  const Ino ino = directory->ino;
+  if (auto it = cached_.find(ino); it != cached_.end()) {
+    cached_entries_ -= it->second.directory->entries.size();
+    recent_.erase(it->second.place);
+    cached_.erase(it);
+  }
+  cached_entries_ += directory->entries.size();
+  recent_.push_front(ino);
+  cached_.emplace(ino, Cached{std::move(directory), recent_.begin()});
+  while (cached_entries_ > kCachedEntries && recent_.size() > 1) {
+    auto it = cached_.find(recent_.back());
+    cached_entries_ -= it->second.directory->entries.size();
+    cached_.erase(it);
+    recent_.pop_back();
+  }
+}
+
+bool Catalog::is_fresh(const Directory& directory) const {
+  if (options_.offline == OfflineMode::kOn) return true;
+  const int64_t age = clock_.unix_seconds() - directory.fetched_at;
+  return age >= 0 && age < options_.ttl;  // a clock that was set back makes a listing old, not young
+}
+
+// --- the tree thread -----------------------------------------------------------------------------------------------
+
+void Catalog::run() {
+  std::vector<Task> messages;
+  while (!stopping_) {
+    mailbox_.wait_until(std::chrono::steady_clock::now() + std::chrono::seconds(60));
+    mailbox_.drain(messages);
+    for (Task& task : messages) task();
+    messages.clear();
+  }
+  mailbox_.close();
+  mailbox_.drain(messages);
+  messages.clear();
+  for (auto& [ino, waiters] : waiting_) {
+    for (auto& done : waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
+  }
+  for (auto& [url, waiters] : asked_about_) {
+    for (auto& done : waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
+  }
+}
+
+bool Catalog::may_ask() const { return options_.offline != OfflineMode::kOn && clock_.now() >= ask_again_at_; }
+
+void Catalog::note_reachable(bool reachable) {
+  ask_again_at_ = reachable ? TimePoint{} : clock_.now() + kAskAgainAfter;
+  if (reachable_.exchange(reachable, std::memory_order_relaxed) == reachable) return;
+  if (reachable) {
+    log::info("the server answers again: url={}", root_.url.display());
+  } else {
+    log::warn("the server cannot be reached, what is known stays valid: url={}", root_.url.display());
+  }
+}
+
+void Catalog::load(NodeRef directory, DirectoryDone done) {
+  const Ino ino = directory->ino;
+  if (auto it = waiting_.find(ino); it != waiting_.end()) {
+    it->second.push_back(std::move(done));
+    return;
+  }
+  DirectoryRef known = cached(ino);
+  if (known == nullptr) {
+    if (const auto bytes = index_.directory(ino)) {
+      if (auto decoded = decode_directory(ino, *bytes)) {
+        known = std::make_shared<const Directory>(std::move(*decoded));
+        remember(known);
+      } else {
+        log::warn("{}", decoded.error().message);
+      }
+    }
+  }
+  if (known != nullptr && (is_fresh(*known) || (!may_ask() && options_.offline != OfflineMode::kOff))) return done(known);
+  if (options_.offline == OfflineMode::kOn) {
+    return done(fail(ErrorCode::kUnreachable, "{}: nothing is known of it, and offline=on", url_of(*directory)));
+  }
+  waiting_[ino].push_back(std::move(done));
+  fetch_listing(std::move(directory), std::move(known));
+}
+
+void Catalog::fetch_listing(NodeRef directory, DirectoryRef known) {
+  metrics_.listings_fetched.fetch_add(1, std::memory_order_relaxed);
+  DocumentRequest request;
+  request.url = url_of(*directory);
+  request.head_only = root_.file.has_value();
+  request.patience = known != nullptr ? std::min(options_.patience, kPatienceWithOld) : options_.patience;
+  const int64_t asked_at = clock_.unix_seconds();
+  request.done = [this, directory, known, asked_at](Result<Document> document) {
+    mailbox_.post([this, directory, known, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
+      if (!*d) return listing_failed(directory, known, d->error());
+      note_reachable(true);
+      if (root_.file) {
+        single_file_arrived(directory, known, **d, asked_at);
+      } else {
+        listing_arrived(directory, known, **d, asked_at);
+      }
+    });
+  };
+  fetcher_.get(std::move(request));
+}
+
+void Catalog::listing_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document,
+                              int64_t asked_at) {
+  auto listing = listing_of(document);
+  if (!listing) return listing_failed(directory, known, listing.error());
+  if (listing->skipped > 0) {
+    log::debug("links that are no entries were skipped: url={} count={}", document.url, listing->skipped);
+  }
+  const auto allocate = [this] { return index_.allocate_ino(); };
+  publish(directory, merge_listing(known.get(), directory->ino, std::move(*listing), asked_at, allocate));
+}
+
+// The root of a single file is a directory that holds it.
+void Catalog::single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document,
+                                  int64_t asked_at) {
+  auto file = file_of(document);
+  if (!file) return listing_failed(directory, known, file.error());
+  Listing listing;
+  listing.entries.push_back({root_.url.file_name(), EntryType::kFile, file->size, file->mtime, 1});
+  const auto allocate = [this] { return index_.allocate_ino(); };
+  MergeResult merged = merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate);
+  const DirectoryEntry e = merged.directory.entries.front();
+  publish(directory, std::move(merged));
+  // The HEAD has told the validator as well.
+  if (e.doubtful) apply_head(directory, cached(directory->ino), e.name, *file);
+}
+
+void Catalog::publish(const NodeRef& directory, MergeResult merged) {
+  auto snapshot = std::make_shared<const Directory>(std::move(merged.directory));
+  index_.put_directory(directory->ino, encode(*snapshot));
+  remember(snapshot);
+  answer(directory->ino, DirectoryRef(snapshot));
+  if (!merged.superseded.empty()) on_superseded_(merged.superseded);
+}
+
+void Catalog::listing_failed(const NodeRef& directory, const DirectoryRef& known, const Error& error) {
+  const bool unreachable = is_unreachable(error.code);
+  if (unreachable) note_reachable(false);
+  // An old listing is better than none, unless the server itself says that the directory is gone or closed.
+  const bool use_old = known != nullptr && options_.offline == OfflineMode::kAuto && (unreachable || error.code == ErrorCode::kBadResponse);
+  if (!use_old) {
+    log::warn("listing failed: url={} error={} \"{}\"", url_of(*directory), to_string(error.code), error.message);
+    return answer(directory->ino, fail(error));
+  }
+  answer(directory->ino, known);
+}
+
+void Catalog::answer(Ino ino, const Result<DirectoryRef>& result) {
+  auto it = waiting_.find(ino);
+  if (it == waiting_.end()) return;
+  std::vector<DirectoryDone> waiters = std::move(it->second);
+  waiting_.erase(it);
+  for (DirectoryDone& done : waiters) done(result);
+}
+
+// --- one entry -----------------------------------------------------------------------------------------------------
+
+void Catalog::resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, EntryDone done) {
+  const DirectoryEntry* e = listing->find(name);
+  if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
+  const bool known = e->type == EntryType::kDirectory || (e->size && !e->doubtful);
+  if (known) return done(*e);
+  if (!may_ask() && e->size && options_.offline != OfflineMode::kOff && !dead_.contains(e->ino)) return done(*e);
+  ask_about(std::move(directory), *e, std::move(done));
+}
+
+void Catalog::ask_about(NodeRef directory, const DirectoryEntry& e, EntryDone done) {
+  Node file;
+  file.type = EntryType::kFile;
+  file.name = e.name;
+  file.parent = directory;
+  const std::string url = url_of(file);
+  auto& waiters = asked_about_[url];
+  waiters.push_back(std::move(done));
+  if (waiters.size() > 1) return;
+  DocumentRequest request;
+  request.url = url;
+  request.head_only = true;
+  request.patience = std::min(options_.patience, kPatienceWithOld);
+  request.done = [this, directory, name = e.name](Result<Document> document) {
+    mailbox_.post([this, directory, name, d = std::make_unique<Result<Document>>(std::move(document))] {
+      head_arrived(directory, name, std::move(*d));
+    });
+  };
+  fetcher_.get(std::move(request));
+}
+
+void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Document> document) {
+  Node file;
+  file.name = name;
+  file.parent = directory;
+  auto it = asked_about_.find(url_of(file));
+  if (it == asked_about_.end()) return;
+  std::vector<EntryDone> waiters = std::move(it->second);
+  asked_about_.erase(it);
+
+  const DirectoryRef listing = cached(directory->ino);
+  const DirectoryEntry* known = listing != nullptr ? listing->find(name) : nullptr;
+  Result<DirectoryEntry> result = fail(ErrorCode::kNotFound, "{}: no such entry", name);
+  if (document) {
+    note_reachable(true);
+    auto remote = file_of(*document);
+    result = remote ? apply_head(directory, listing, name, *remote) : fail(remote.error());
+  } else if (is_unreachable(document.error().code)) {
+    note_reachable(false);
+    const bool usable = known != nullptr && known->size && !dead_.contains(known->ino) && options_.offline == OfflineMode::kAuto;
+    result = usable ? Result<DirectoryEntry>(*known) : fail(document.error());
+  } else {
+    result = fail(document.error());
+  }
+  for (EntryDone& done : waiters) done(result);
+}
+
+// What a HEAD says becomes part of the listing: the exact size and time, or another version.
+Result<DirectoryEntry> Catalog::apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
+                                           const RemoteFile& file) {
+  if (listing == nullptr || listing->find(name) == nullptr) return fail(ErrorCode::kNotFound, "{}: no such entry", name);
+  auto changed = std::make_shared<Directory>(*listing);
+  DirectoryEntry* e = changed->find(name);
+  const auto record = index_.object(e->ino);
+  const bool same = !dead_.contains(e->ino) && (!e->size || *e->size == file.size) &&
+                    (!record || (record->size == file.size && !record->validator.contradicts(file.validator)));
+  std::vector<Ino> superseded;
+  if (!same) {
+    dead_.erase(e->ino);
+    superseded.push_back(e->ino);
+    e->ino = index_.allocate_ino();
+    e->listed_mtime = DirectoryEntry::kNotListedYet;
+  }
+  e->size = file.size;
+  if (file.mtime) e->mtime = *file.mtime;
+  e->doubtful = false;
+  const DirectoryEntry result = *e;
+  index_.put_directory(directory->ino, encode(*changed));
+  remember(std::move(changed));
+  if (!superseded.empty()) on_superseded_(superseded);
+  return result;
+}
+
+}  // namespace wormhole

@@ -1,0 +1,131 @@
+// The tree of remote names: where a directory's listing comes from (memory, the index, the server) and how long it is believed.
+//
+//   directory   the snapshot of a directory, not older than `ttl` if the server can be asked
+//   entry       one name in it, with everything that a stat needs: a HEAD where the listing does not tell
+//   confirm     is this file still the version that its node names? Before an open.
+//
+// A listing older than `ttl` is fetched again when somebody asks; a server that cannot be reached leaves the old one valid
+// (offline = auto), and is not asked again for a few seconds. Requests for one directory share one fetch.
+//
+// Thread: the functions from any; answers come on the caller's thread when memory has them, else on the tree thread, which
+// owns what is under way. No lock is held while answering.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/mailbox.h"
+#include "base/metrics.h"
+#include "base/thread_annotations.h"
+#include "cache/index.h"
+#include "fs/directory.h"
+#include "fs/inode_table.h"
+#include "net/fetcher.h"
+#include "net/remote.h"
+
+namespace wormhole {
+
+enum class OfflineMode : uint8_t {
+  kAuto,  // ask the server; if it cannot be reached, believe what is known
+  kOn,    // never ask the server for listings
+  kOff,   // a listing that has grown old and cannot be renewed is an error
+};
+
+struct CatalogOptions {
+  int64_t ttl = 60;                              // seconds for which a listing is believed
+  OfflineMode offline = OfflineMode::kAuto;
+  Duration patience = std::chrono::seconds(30);  // how long somebody may wait for a listing of which nothing is known
+};
+
+class Catalog {
+ public:
+  using DirectoryDone = UniqueFunction<void(Result<DirectoryRef>)>;
+  using EntryDone = UniqueFunction<void(Result<DirectoryEntry>)>;
+  using StatusDone = UniqueFunction<void(Status)>;
+  // Objects that are of no use any more; called on the tree thread.
+  using OnSuperseded = std::function<void(const std::vector<Ino>&)>;
+
+  // All references outlive the catalog.
+  Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher, Metrics& metrics,
+          const Clock& clock, OnSuperseded on_superseded);
+  // Everybody who waits is answered with kCancelled.
+  ~Catalog();
+
+  NodeRef root() const { return root_node_; }
+  std::string url_of(const Node& node) const;
+
+  // Errors (for all three): kNotFound; what the fetcher says when nothing is known; kCancelled.
+  void directory(NodeRef directory, DirectoryDone done);
+  void entry(NodeRef directory, std::string name, EntryDone done);
+  // kStale when the name has another version now, or is gone.
+  void confirm(NodeRef file, StatusDone done);
+
+  // A read has found that the server has another version of this file: the next entry() or confirm() asks.
+  void distrust(NodeRef file);
+
+  // False after the server could not be reached, until it answers again.
+  bool reachable() const { return reachable_.load(std::memory_order_relaxed); }
+
+ private:
+  // Memory.
+  DirectoryRef cached(Ino ino);
+  void remember(DirectoryRef directory);
+  bool is_fresh(const Directory& directory) const;
+
+  // The tree thread.
+  void run();
+  void load(NodeRef directory, DirectoryDone done);
+  void fetch_listing(NodeRef directory, DirectoryRef known);
+  void listing_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document, int64_t asked_at);
+  void single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document, int64_t asked_at);
+  void publish(const NodeRef& directory, MergeResult merged);
+  void answer(Ino ino, const Result<DirectoryRef>& result);
+  void listing_failed(const NodeRef& directory, const DirectoryRef& known, const Error& error);
+  void ask_about(NodeRef directory, const DirectoryEntry& entry, EntryDone done);
+  void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
+  Result<DirectoryEntry> apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
+                                    const RemoteFile& file);
+  void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, EntryDone done);
+  void note_reachable(bool reachable);
+  bool may_ask() const;
+
+  const CatalogOptions options_;
+  const RemoteRoot root_;
+  const NodeRef root_node_;
+  Index& index_;
+  Fetcher& fetcher_;
+  Metrics& metrics_;
+  const Clock& clock_;
+  const OnSuperseded on_superseded_;
+
+  std::atomic<bool> reachable_{true};
+
+  // Recently used directories.
+  mutable Mutex mutex_;
+  std::list<Ino> recent_ GUARDED_BY(mutex_);  // newest first
+  struct Cached {
+    DirectoryRef directory;
+    std::list<Ino>::iterator place;
+  };
+  std::unordered_map<Ino, Cached> cached_ GUARDED_BY(mutex_);
+  size_t cached_entries_ GUARDED_BY(mutex_) = 0;
+
+  // The tree thread's.
+  bool stopping_ = false;
+  std::unordered_map<Ino, std::vector<DirectoryDone>> waiting_;          // for a listing
+  std::unordered_map<std::string, std::vector<EntryDone>> asked_about_;  // for a HEAD, by URL
+  std::unordered_set<Ino> dead_;  // versions that a read has found to be gone from the server
+  TimePoint ask_again_at_{};
+
+  Mailbox mailbox_;
+  std::thread thread_;
+};
+
+}  // namespace wormhole

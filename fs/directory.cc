@@ -1,0 +1,138 @@
+#include "fs/directory.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace wormhole {
+namespace {
+
+constexpr uint64_t kUnknownSize = ~uint64_t{0};
+constexpr uint8_t kDoubtful = 1;
+
+// The fixed part of an entry's bytes; the name follows.
+struct EncodedEntry {
+  uint64_t ino;
+  uint64_t size;
+  int64_t mtime;
+  int64_t listed_mtime;
+  int32_t mtime_granularity;
+  uint16_t name_length;
+  uint8_t type;
+  uint8_t flags;
+};
+static_assert(sizeof(EncodedEntry) == 40);
+
+struct EncodedHeader {
+  int64_t fetched_at;
+  uint64_t count;
+};
+static_assert(sizeof(EncodedHeader) == 16);
+
+template <typename T>
+void append(std::string& out, const T& value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+template <typename T>
+bool take(std::string_view& bytes, T* value) {
+  if (bytes.size() < sizeof(T)) return false;
+  std::memcpy(value, bytes.data(), sizeof(T));
+  bytes.remove_prefix(sizeof(T));
+  return true;
+}
+
+bool by_name(const DirectoryEntry& a, const DirectoryEntry& b) { return a.name < b.name; }
+
+// The same version, as far as the listings tell.
+bool looks_unchanged(const DirectoryEntry& old, const DirectoryEntry& now) {
+  if (old.type != now.type) return false;
+  if (now.type == EntryType::kDirectory) return true;
+  // A size that this listing does not give says nothing; one that was learnt by HEAD is kept.
+  return (!now.size || !old.size || *old.size == *now.size) && (old.listed_mtime == DirectoryEntry::kNotListedYet || now.listed_mtime == old.listed_mtime);
+}
+
+}  // namespace
+
+const DirectoryEntry* Directory::find(std::string_view name) const {
+  auto it = std::lower_bound(entries.begin(), entries.end(), name, [](auto& e, std::string_view n) { return e.name < n; });
+  return it != entries.end() && it->name == name ? &*it : nullptr;
+}
+
+DirectoryEntry* Directory::find(std::string_view name) {
+  return const_cast<DirectoryEntry*>(static_cast<const Directory*>(this)->find(name));
+}
+
+MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_t now, const std::function<Ino()>& allocate) {
+  MergeResult out;
+  out.directory.ino = ino;
+  out.directory.fetched_at = now;
+  out.directory.entries.reserve(listing.entries.size());
+  for (ListedEntry& listed : listing.entries) {
+    DirectoryEntry e;
+    e.type = listed.type;
+    e.size = listed.size;
+    e.mtime = e.listed_mtime = listed.mtime.value_or(0);
+    e.mtime_granularity = std::max(1, listed.mtime_granularity);
+    e.name = std::move(listed.name);
+    const DirectoryEntry* before = old != nullptr ? old->find(e.name) : nullptr;
+    if (before != nullptr && looks_unchanged(*before, e)) {
+      const bool may_have_changed = before->listed_mtime == DirectoryEntry::kNotListedYet || e.listed_mtime == 0 ||
+                                    e.listed_mtime + e.mtime_granularity >= old->fetched_at;
+      DirectoryEntry kept = *before;
+      kept.listed_mtime = e.listed_mtime;
+      kept.doubtful = before->doubtful || (e.type == EntryType::kFile && may_have_changed);
+      out.directory.entries.push_back(std::move(kept));
+      continue;
+    }
+    e.ino = allocate();
+    out.directory.entries.push_back(std::move(e));
+  }
+  std::sort(out.directory.entries.begin(), out.directory.entries.end(), by_name);
+  if (old == nullptr) return out;
+  for (const DirectoryEntry& e : old->entries) {
+    const DirectoryEntry* after = out.directory.find(e.name);
+    if (e.type == EntryType::kFile && (after == nullptr || after->ino != e.ino)) out.superseded.push_back(e.ino);
+  }
+  return out;
+}
+
+std::string encode(const Directory& directory) {
+  std::string out;
+  append(out, EncodedHeader{directory.fetched_at, directory.entries.size()});
+  for (const DirectoryEntry& e : directory.entries) {
+    append(out, EncodedEntry{e.ino, e.size.value_or(kUnknownSize), e.mtime, e.listed_mtime, e.mtime_granularity,
+                             static_cast<uint16_t>(e.name.size()), static_cast<uint8_t>(e.type),
+                             static_cast<uint8_t>(e.doubtful ? kDoubtful : 0)});
+    out += e.name;
+  }
+  return out;
+}
+
+Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
+  const auto corrupt = [ino] { return fail(ErrorCode::kCorrupt, "index: directory {} is malformed", ino); };
+  EncodedHeader header{};
+  if (!take(bytes, &header) || header.count > bytes.size() / sizeof(EncodedEntry)) return corrupt();
+  Directory out{ino, header.fetched_at, {}};
+  out.entries.reserve(header.count);
+  for (uint64_t i = 0; i < header.count; ++i) {
+    EncodedEntry e{};
+    if (!take(bytes, &e) || bytes.size() < e.name_length || e.name_length == 0) return corrupt();
+    if (e.type != static_cast<uint8_t>(EntryType::kFile) && e.type != static_cast<uint8_t>(EntryType::kDirectory)) return corrupt();
+    DirectoryEntry entry;
+    entry.ino = e.ino;
+    entry.type = static_cast<EntryType>(e.type);
+    entry.doubtful = (e.flags & kDoubtful) != 0;
+    if (e.size != kUnknownSize) entry.size = e.size;
+    entry.mtime = e.mtime;
+    entry.listed_mtime = e.listed_mtime;
+    entry.mtime_granularity = e.mtime_granularity;
+    entry.name.assign(bytes.substr(0, e.name_length));
+    bytes.remove_prefix(e.name_length);
+    if (!out.entries.empty() && !by_name(out.entries.back(), entry)) return corrupt();
+    out.entries.push_back(std::move(entry));
+  }
+  if (!bytes.empty()) return corrupt();
+  return out;
+}
+
+}  // namespace wormhole

@@ -1,0 +1,94 @@
+#include "fs/engine.h"
+
+#include <future>
+
+#include "base/thread.h"
+
+namespace wormhole {
+namespace {
+
+constexpr Duration kTick = std::chrono::milliseconds(100);
+
+}  // namespace
+
+// Carries the fetcher's events from the net thread to the engine's.
+class Engine::Sink final : public FetchSink {
+ public:
+  explicit Sink(Engine& engine) : engine_(engine) {}
+
+  void fetch_head(FetchId id, ObjectHead head) override {
+    auto shared = std::make_unique<ObjectHead>(std::move(head));
+    engine_.loop_->post([&e = engine_, id, h = std::move(shared)] { e.reader_->fetch_head(id, std::move(*h)); });
+  }
+  void fetch_progress(FetchId id, uint64_t arrived) override {
+    engine_.loop_->post([&e = engine_, id, arrived] { e.reader_->fetch_progress(id, arrived); });
+  }
+  void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override {
+    engine_.loop_->post(
+        [&e = engine_, id, range, b = std::move(bytes)]() mutable { e.reader_->fetch_chunk(id, range, std::move(b)); });
+  }
+  void fetch_done(FetchId id, Status status) override {
+    engine_.loop_->post(
+        [&e = engine_, id, s = std::move(status)]() mutable { e.reader_->fetch_done(id, std::move(s)); });
+  }
+
+ private:
+  Engine& engine_;
+};
+
+Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
+               Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale)
+    : reader_options_(reader),
+      cache_options_(std::move(cache)),
+      index_(index),
+      fetcher_(fetcher),
+      buffers_(buffers),
+      metrics_(metrics),
+      clock_(clock),
+      on_stale_(std::move(on_stale)) {
+  std::promise<void> ready;
+  thread_ = start_thread("wh-engine-0", [this, &ready] { run([&ready] { ready.set_value(); }); });
+  ready.get_future().wait();
+}
+
+Engine::~Engine() { stop(); }
+
+// The ring belongs to the thread that makes it, so everything is made here.
+void Engine::run(std::function<void()> ready) {
+  loop_ = EventLoop::create();
+  io_backend_ = loop_->name();
+  cache_ = std::make_unique<BlockCache>(cache_options_, index_, *loop_, buffers_, metrics_);
+  sink_ = std::make_shared<Sink>(*this);
+  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, index_, fetcher_, buffers_, metrics_, clock_, sink_,
+                                          on_stale_);
+  loop_->every(kTick, [this] { reader_->tick(); });
+  ready();
+  loop_->run();
+}
+
+void Engine::open(Ino ino, uint64_t size, std::string url) {
+  loop_->post([this, ino, size, url = std::move(url)]() mutable { reader_->open(ino, size, std::move(url)); });
+}
+
+void Engine::close(Ino ino) {
+  loop_->post([this, ino] { reader_->close(ino); });
+}
+
+void Engine::read(Ino ino, ByteRange range, ReadReply reply) {
+  loop_->post([this, ino, range, reply = std::move(reply)]() mutable { reader_->read(ino, range, std::move(reply)); });
+}
+
+void Engine::drop(std::vector<Ino> inos) {
+  loop_->post([this, inos = std::move(inos)] {
+    for (const Ino ino : inos) cache_->drop(ino);
+  });
+}
+
+void Engine::stop() {
+  if (!thread_.joinable()) return;
+  loop_->post([this] { reader_->shut_down(); });
+  loop_->stop();
+  thread_.join();
+}
+
+}  // namespace wormhole

@@ -1,0 +1,63 @@
+// One engine thread: its event loop, its block cache, its block reader. Others talk to it by messages.
+//
+// Thread: the functions from any; `reader` and `cache` belong to the engine thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/event_loop.h"
+#include "base/metrics.h"
+#include "cache/block_cache.h"
+#include "fs/block_reader.h"
+#include "net/fetcher.h"
+
+namespace wormhole {
+
+class Engine {
+ public:
+  // All references outlive the engine. `on_stale` as in BlockReader.
+  Engine(BlockReaderOptions reader, BlockCacheOptions cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
+         Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale);
+  // Stops and joins.
+  ~Engine();
+
+  void open(Ino ino, uint64_t size, std::string url);
+  void close(Ino ino);
+  void read(Ino ino, ByteRange range, ReadReply reply);
+  // Objects that nobody can open any more: their cached bytes go when the last handle is closed.
+  void drop(std::vector<Ino> inos);
+
+  // Answers every waiting read, waits for writes under way, and ends the thread. The fetcher must still be alive.
+  void stop();
+
+  // "io_uring" or "threads".
+  const char* io_backend() const { return io_backend_; }
+
+ private:
+  class Sink;
+
+  void run(std::function<void()> ready);
+
+  const BlockReaderOptions reader_options_;
+  const BlockCacheOptions cache_options_;
+  Index& index_;
+  Fetcher& fetcher_;
+  BufferPool& buffers_;
+  Metrics& metrics_;
+  const Clock& clock_;
+  const BlockReader::OnStale on_stale_;
+
+  const char* io_backend_ = "";
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<BlockCache> cache_;
+  std::unique_ptr<BlockReader> reader_;
+  std::shared_ptr<Sink> sink_;
+  std::thread thread_;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,118 @@
+#include "fs/filesystem.h"
+
+namespace wormhole {
+namespace {
+
+// A file's inode is one version of it: its attributes never change. An hour, so that the kernel may forget them some time.
+constexpr double kFileAttributeTimeout = 3600;
+
+// What st_blksize proposes to programs like cp: the largest read that the kernel passes on in one request.
+constexpr blksize_t kPreferredRead = 1 << 20;
+
+}  // namespace
+
+Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine,
+                       const Metrics& metrics)
+    : options_(options),
+      name_timeout_(name_timeout),
+      catalog_(catalog),
+      engine_(engine),
+      metrics_(metrics),
+      root_ino_(catalog.root()->ino),
+      inodes_(catalog.root()) {}
+
+Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
+  Attributes a{};
+  const bool directory = node.type == EntryType::kDirectory;
+  a.timeout = directory ? name_timeout_ : kFileAttributeTimeout;
+  a.stat.st_ino = external(node.ino);
+  a.stat.st_mode = directory ? S_IFDIR | (0555 & ~options_.umask) : S_IFREG | (0444 & ~options_.umask);
+  a.stat.st_nlink = directory ? 2 : 1;
+  a.stat.st_uid = options_.uid;
+  a.stat.st_gid = options_.gid;
+  a.stat.st_size = static_cast<off_t>(node.size);
+  a.stat.st_blocks = static_cast<blkcnt_t>((node.size + 511) / 512);
+  a.stat.st_blksize = kPreferredRead;
+  a.stat.st_mtim.tv_sec = a.stat.st_ctim.tv_sec = a.stat.st_atim.tv_sec = node.mtime;
+  return a;
+}
+
+Filesystem::Entry Filesystem::entry_of(const NodeRef& node) const { return Entry{attributes_of(*node), name_timeout_}; }
+
+NodeRef Filesystem::node_of(const NodeRef& parent, const DirectoryEntry& entry) {
+  auto node = std::make_shared<Node>();
+  node->ino = entry.ino;
+  node->type = entry.type;
+  node->size = entry.size.value_or(0);
+  node->mtime = entry.mtime;
+  node->name = entry.name;
+  node->parent = parent;
+  return node;
+}
+
+void Filesystem::lookup(Ino parent, std::string_view name, EntryReply reply) {
+  NodeRef directory = inodes_.find(internal(parent));
+  if (directory == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", parent));
+  catalog_.entry(directory, std::string(name), [this, directory, reply = std::move(reply)](Result<DirectoryEntry> found) mutable {
+    if (!found) return reply(fail(found.error()));
+    NodeRef node = node_of(directory, *found);
+    inodes_.add_lookup(node);
+    reply(entry_of(node));
+  });
+}
+
+void Filesystem::forget(Ino ino, uint64_t lookups) { inodes_.forget(internal(ino), lookups); }
+
+Result<Filesystem::Attributes> Filesystem::getattr(Ino ino) const {
+  const NodeRef node = inodes_.find(internal(ino));
+  if (node == nullptr) return fail(ErrorCode::kStale, "inode {} is not known", ino);
+  return attributes_of(*node);
+}
+
+void Filesystem::open(Ino ino, StatusReply reply) {
+  NodeRef file = inodes_.find(internal(ino));
+  if (file == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
+  catalog_.confirm(file, [this, file, reply = std::move(reply)](Status current) mutable {
+    if (current) engine_.open(file->ino, file->size, catalog_.url_of(*file));
+    reply(std::move(current));
+  });
+}
+
+void Filesystem::opendir(Ino ino, DirectoryReply reply) {
+  NodeRef node = inodes_.find(internal(ino));
+  if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
+  catalog_.directory(node, [node, reply = std::move(reply)](Result<DirectoryRef> listing) mutable {
+    if (!listing) return reply(fail(listing.error()));
+    reply(std::make_unique<DirectoryHandle>(DirectoryHandle{node, *listing}));
+  });
+}
+
+std::optional<Filesystem::Dirent> Filesystem::readdir(const DirectoryHandle& handle, uint64_t index, bool plus) {
+  constexpr uint64_t kDots = 2;
+  if (index < kDots) {
+    const Node& node = index == 1 && handle.node->parent ? *handle.node->parent : *handle.node;
+    return Dirent{index == 0 ? "." : "..", Entry{attributes_of(node), 0}, false};
+  }
+  if (index - kDots >= handle.snapshot->entries.size()) return std::nullopt;
+  const DirectoryEntry& entry = handle.snapshot->entries[index - kDots];
+  NodeRef node = node_of(handle.node, entry);
+  Dirent out{entry.name, entry_of(node), false};
+  // What only a HEAD can tell is asked when somebody needs it, not for every name of a directory.
+  if (!plus || (entry.type == EntryType::kFile && (!entry.size || entry.doubtful))) return out;
+  inodes_.add_lookup(std::move(node));
+  out.looked_up = true;
+  return out;
+}
+
+struct statvfs Filesystem::statfs() const {
+  struct statvfs s {};
+  s.f_bsize = s.f_frsize = kBlockSize;
+  // What is cached is what this file system uses of this machine; there is nothing to be had in it.
+  s.f_blocks = static_cast<fsblkcnt_t>(metrics_.bytes_cached.load(std::memory_order_relaxed)) / kBlockSize;
+  s.f_files = inodes_.size();
+  s.f_namemax = 255;
+  s.f_flag = ST_RDONLY | ST_NOSUID | ST_NODEV;
+  return s;
+}
+
+}  // namespace wormhole

@@ -1,0 +1,99 @@
+// The file system without any FUSE type: lookups, attributes, directories, handles and reads, over the catalog (names) and the
+// engine (bytes). fs/ops.cc puts it in front of the kernel; tests call it directly.
+//
+// The root's inode number is kRootIno, whatever the index calls it.
+//
+// Thread: every function from any; answers come on the caller's thread when memory suffices, else on the tree or the engine
+// thread. Nothing blocks.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <memory>
+#include <span>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "fs/catalog.h"
+#include "fs/engine.h"
+#include "fs/inode_table.h"
+
+namespace wormhole {
+
+inline constexpr Ino kRootIno = 1;
+
+struct FilesystemOptions {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  mode_t umask = 022;
+};
+
+// An open directory: the snapshot that its readers walk through, whatever happens to the directory meanwhile.
+struct DirectoryHandle {
+  NodeRef node;
+  DirectoryRef snapshot;
+};
+
+class Filesystem {
+ public:
+  struct Attributes {
+    struct stat stat;
+    double timeout;  // seconds for which the kernel may believe them
+  };
+  struct Entry {
+    Attributes attributes;
+    double timeout;  // seconds for which the name means this inode
+  };
+  using EntryReply = UniqueFunction<void(Result<Entry>), 48>;
+  using StatusReply = UniqueFunction<void(Status), 48>;
+  using DirectoryReply = UniqueFunction<void(Result<std::unique_ptr<DirectoryHandle>>), 48>;
+
+  // All references outlive the file system. `name_timeout`: the catalog's ttl, seconds.
+  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine, const Metrics& metrics);
+
+  // Counts as one lookup of the inode; forget() takes lookups back. Errors as Catalog::entry.
+  void lookup(Ino parent, std::string_view name, EntryReply reply);
+  void forget(Ino ino, uint64_t lookups);
+  // kStale when the kernel asks for an inode that it has forgotten.
+  Result<Attributes> getattr(Ino ino) const;
+
+  // kStale when the name has another version on the server: the kernel then looks the name up again.
+  void open(Ino ino, StatusReply reply);
+  void read(Ino ino, ByteRange range, ReadReply reply) { engine_.read(internal(ino), range, std::move(reply)); }
+  void release(Ino ino) { engine_.close(internal(ino)); }
+
+  void opendir(Ino ino, DirectoryReply reply);
+  // What the `index`-th entry looks like; index 0 and 1 are "." and "..". With `plus` the entry counts as looked up, if
+  // its attributes are known. Nothing behind the end.
+  struct Dirent {
+    std::string_view name;  // lives as long as the handle
+    Entry entry;
+    bool looked_up = false;
+  };
+  std::optional<Dirent> readdir(const DirectoryHandle& handle, uint64_t index, bool plus);
+
+  // Never asks the network.
+  struct statvfs statfs() const;
+
+ private:
+  Ino internal(Ino ino) const { return ino == kRootIno ? root_ino_ : ino; }
+  Ino external(Ino ino) const { return ino == root_ino_ ? kRootIno : ino; }
+  Attributes attributes_of(const Node& node) const;
+  Entry entry_of(const NodeRef& node) const;
+  static NodeRef node_of(const NodeRef& parent, const DirectoryEntry& entry);
+
+  const FilesystemOptions options_;
+  const double name_timeout_;
+  Catalog& catalog_;
+  Engine& engine_;
+  const Metrics& metrics_;
+  const Ino root_ino_;
+  InodeTable inodes_;
+
+ public:
+  // The node behind an inode number; null when it is not known. For distrust() and status.
+  NodeRef node(Ino ino) const { return inodes_.find(internal(ino)); }
+};
+
+}  // namespace wormhole

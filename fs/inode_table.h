@@ -1,0 +1,80 @@
+// The inodes that the kernel knows: number -> node, with the kernel's count of lookups. A node keeps its parent, so that
+// the way to the root, and with it the URL, can be told at any time.
+//
+// Thread: any; one lock, never held while calling out.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "base/thread_annotations.h"
+#include "cache/index_format.h"
+#include "net/listing.h"
+
+namespace wormhole {
+
+// One version of a file, or a directory. Never changed after it is made.
+struct Node {
+  Ino ino = 0;
+  EntryType type = EntryType::kFile;
+  uint64_t size = 0;
+  int64_t mtime = 0;
+  std::string name;
+  std::shared_ptr<const Node> parent;  // null for the root
+};
+
+using NodeRef = std::shared_ptr<const Node>;
+
+class InodeTable {
+ public:
+  // The root is always there.
+  explicit InodeTable(NodeRef root) : root_(root->ino) { nodes_.emplace(root->ino, Known{std::move(root), 1}); }
+
+  // Null when the kernel has forgotten it, or never knew it.
+  NodeRef find(Ino ino) const {
+    MutexLock lock(mutex_);
+    auto it = nodes_.find(ino);
+    return it == nodes_.end() ? nullptr : it->second.node;
+  }
+
+  // The kernel learns of `node`: its count goes up by one.
+  void add_lookup(NodeRef node) {
+    MutexLock lock(mutex_);
+    const Ino ino = node->ino;
+    auto [it, is_new] = nodes_.try_emplace(ino, Known{node, 0});
+    if (!is_new) it->second.node = std::move(node);  // a size or time that is known better now
+    ++it->second.lookups;
+  }
+
+  void forget(Ino ino, uint64_t lookups) {
+    NodeRef gone;  // declared before the lock, so that it is freed after it
+    MutexLock lock(mutex_);
+    auto it = nodes_.find(ino);
+    if (it == nodes_.end() || ino == root_) return;
+    if (it->second.lookups > lookups) {
+      it->second.lookups -= lookups;
+      return;
+    }
+    gone = std::move(it->second.node);
+    nodes_.erase(it);
+  }
+
+  size_t size() const {
+    MutexLock lock(mutex_);
+    return nodes_.size();
+  }
+
+ private:
+  struct Known {
+    NodeRef node;
+    uint64_t lookups;
+  };
+
+  const Ino root_;
+  mutable Mutex mutex_;
+  std::unordered_map<Ino, Known> nodes_ GUARDED_BY(mutex_);
+};
+
+}  // namespace wormhole

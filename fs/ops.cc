@@ -1,0 +1,221 @@
+#include "fs/ops.h"
+
+#include "fs/fuse_version.h"
+
+#include <cerrno>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "fs/errno.h"
+#include "fs/filesystem.h"
+
+namespace wormhole {
+namespace {
+
+// A request of the kernel, which must be answered exactly once. One that is dropped unanswered, because the mount ends and a
+// mailbox is closed, is answered with EIO: no reader hangs.
+class Request {
+ public:
+  explicit Request(fuse_req_t req) : req_(req) {}
+  Request(Request&& other) noexcept : req_(std::exchange(other.req_, nullptr)) {}
+  Request& operator=(Request&&) = delete;
+  ~Request() {
+    if (req_ != nullptr) ::fuse_reply_err(req_, EIO);
+  }
+
+  fuse_req_t take() { return std::exchange(req_, nullptr); }
+  void fail(const Error& error) { ::fuse_reply_err(take(), errno_of(error.code)); }
+  void ok() { ::fuse_reply_err(take(), 0); }
+
+ private:
+  fuse_req_t req_;
+};
+
+Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(::fuse_req_userdata(req)); }
+
+DirectoryHandle* handle_of(const fuse_file_info* fi) { return reinterpret_cast<DirectoryHandle*>(fi->fh); }
+
+fuse_entry_param entry_param(const Filesystem::Entry& entry) {
+  fuse_entry_param e{};
+  e.ino = entry.attributes.stat.st_ino;
+  e.attr = entry.attributes.stat;
+  e.attr_timeout = entry.attributes.timeout;
+  e.entry_timeout = entry.timeout;
+  return e;
+}
+
+// How much may be asked for at once and in the background. Read-ahead of several readers arrives as background
+// requests; the default of 12 would hold up the 13th.
+constexpr unsigned kMaxBackground = 64;
+
+void op_init(void* userdata, fuse_conn_info* connection) {
+  (void)userdata;
+  // Lookups and readdirs of one directory need no order among themselves.
+  ::fuse_set_feature_flag(connection, FUSE_CAP_PARALLEL_DIROPS);
+  ::fuse_set_feature_flag(connection, FUSE_CAP_READDIRPLUS);
+  ::fuse_unset_feature_flag(connection, FUSE_CAP_READDIRPLUS_AUTO);
+  ::fuse_set_feature_flag(connection, FUSE_CAP_ASYNC_READ);
+  ::fuse_set_feature_flag(connection, FUSE_CAP_ASYNC_DIO);
+  // Replies are written from our own buffers; a pipe in between gains nothing.
+  ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_WRITE);
+  ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
+  connection->max_background = kMaxBackground;
+  connection->congestion_threshold = kMaxBackground * 3 / 4;
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  filesystem(req).lookup(parent, name, [request = Request(req)](Result<Filesystem::Entry> found) mutable {
+    if (!found && found.error().code != ErrorCode::kNotFound) return request.fail(found.error());
+    fuse_entry_param e{};
+    if (found) e = entry_param(*found);  // inode 0: the kernel may remember for a second that there is no such name
+    if (!found) e.entry_timeout = 1;
+    ::fuse_reply_entry(request.take(), &e);
+  });
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups) {
+  filesystem(req).forget(ino, lookups);
+  ::fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
+  for (size_t i = 0; i < count; ++i) filesystem(req).forget(forgets[i].ino, forgets[i].nlookup);
+  ::fuse_reply_none(req);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
+  const auto attributes = filesystem(req).getattr(ino);
+  if (!attributes) return Request(req).fail(attributes.error());
+  ::fuse_reply_attr(req, &attributes->stat, attributes->timeout);
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
+  if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+    ::fuse_reply_err(req, EROFS);
+    return;
+  }
+  filesystem(req).open(ino, [request = Request(req), ino](Status opened) mutable {
+    if (!opened) return request.fail(opened.error());
+    const fuse_req_t r = request.take();
+    fuse_file_info info{};
+    // An inode is one version: pages of an earlier open are as good as new ones.
+    info.keep_cache = 1;
+    // The opener was interrupted and is gone: there will be no release.
+    if (::fuse_reply_open(r, &info) == -ENOENT) filesystem(r).release(ino);
+  });
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, fuse_file_info*) {
+  const auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
+  filesystem(req).read(ino, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {
+    if (!bytes) return request.fail(bytes.error());
+    ::fuse_reply_iov(request.take(), bytes->data(), static_cast<int>(bytes->size()));
+  });
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
+  filesystem(req).release(ino);
+  ::fuse_reply_err(req, 0);
+}
+
+void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
+  filesystem(req).opendir(ino, [request = Request(req)](Result<std::unique_ptr<DirectoryHandle>> handle) mutable {
+    if (!handle) return request.fail(handle.error());
+    fuse_file_info info{};
+    info.fh = reinterpret_cast<uint64_t>(handle->get());
+    if (::fuse_reply_open(request.take(), &info) == 0) (void)handle->release();
+  });
+}
+
+void op_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
+  delete handle_of(fi);
+  ::fuse_reply_err(req, 0);
+}
+
+// An offset is the index of the next entry: the snapshot of the handle does not change.
+void reply_directory(fuse_req_t req, size_t size, off_t offset, const DirectoryHandle& handle, bool plus) {
+  Filesystem& fs = filesystem(req);
+  std::vector<char> buffer(size);
+  size_t used = 0;
+  for (auto index = static_cast<uint64_t>(offset);; ++index) {
+    const auto dirent = fs.readdir(handle, index, plus);
+    if (!dirent) break;
+    const std::string name(dirent->name);
+    const auto next = static_cast<off_t>(index + 1);
+    fuse_entry_param e = entry_param(dirent->entry);
+    if (!dirent->looked_up) e.ino = 0;  // "no attributes": the kernel looks the name up when it needs them
+    const size_t needed =
+        plus ? ::fuse_add_direntry_plus(req, buffer.data() + used, size - used, name.c_str(), &e, next)
+             : ::fuse_add_direntry(req, buffer.data() + used, size - used, name.c_str(), &e.attr, next);
+    if (needed > size - used) {
+      if (dirent->looked_up) fs.forget(e.ino, 1);
+      break;
+    }
+    used += needed;
+  }
+  ::fuse_reply_buf(req, buffer.data(), used);
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
+  reply_directory(req, size, offset, *handle_of(fi), false);
+}
+
+void op_readdirplus(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
+  reply_directory(req, size, offset, *handle_of(fi), true);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t) {
+  const struct statvfs s = filesystem(req).statfs();
+  ::fuse_reply_statfs(req, &s);
+}
+
+void op_access(fuse_req_t req, fuse_ino_t, int mask) { ::fuse_reply_err(req, (mask & W_OK) != 0 ? EROFS : 0); }
+
+// The mount is read-only, so the kernel refuses writes by itself; after a "remount,rw" it would not.
+template <typename... Args>
+void op_refuse(fuse_req_t req, Args...) {
+  ::fuse_reply_err(req, EROFS);
+}
+
+fuse_lowlevel_ops make_ops() {
+  fuse_lowlevel_ops ops{};
+  ops.init = op_init;
+  ops.lookup = op_lookup;
+  ops.forget = op_forget;
+  ops.forget_multi = op_forget_multi;
+  ops.getattr = op_getattr;
+  ops.open = op_open;
+  ops.read = op_read;
+  ops.release = op_release;
+  ops.opendir = op_opendir;
+  ops.readdir = op_readdir;
+  ops.readdirplus = op_readdirplus;
+  ops.releasedir = op_releasedir;
+  ops.statfs = op_statfs;
+  ops.access = op_access;
+  ops.setattr = op_refuse;
+  ops.mknod = op_refuse;
+  ops.mkdir = op_refuse;
+  ops.unlink = op_refuse;
+  ops.rmdir = op_refuse;
+  ops.symlink = op_refuse;
+  ops.rename = op_refuse;
+  ops.link = op_refuse;
+  ops.create = op_refuse;
+  ops.write = op_refuse;
+  ops.setxattr = op_refuse;
+  ops.removexattr = op_refuse;
+  ops.fallocate = op_refuse;
+  return ops;
+}
+
+}  // namespace
+
+const fuse_lowlevel_ops& fuse_ops() {
+  static const fuse_lowlevel_ops ops = make_ops();
+  return ops;
+}
+
+}  // namespace wormhole

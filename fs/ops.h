@@ -1,0 +1,16 @@
+// The file system in front of the kernel: fuse_lowlevel_ops decode a request, call the Filesystem and reply. Nothing is
+// decided here. ops.cc and session.cc are the only files that know libfuse.
+//
+// Thread: libfuse's workers call; replies come from any thread.
+#pragma once
+
+struct fuse_lowlevel_ops;
+
+namespace wormhole {
+
+class Filesystem;
+
+// The userdata of the session is the Filesystem.
+const fuse_lowlevel_ops& fuse_ops();
+
+}  // namespace wormhole

@@ -1,0 +1,50 @@
+// The mount itself: the kernel's connection, libfuse's worker threads, and its end.
+//
+// Thread: mount(), start(), unmount() and the destructor by the main thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+struct fuse_session;
+
+namespace wormhole {
+
+class Filesystem;
+
+struct SessionOptions {
+  std::string mountpoint;
+  std::string source;                // what stands in the mount table: the URL, without secrets
+  std::vector<std::string> options;  // for the kernel and fusermount3: "allow_other", "nosuid"…
+  unsigned threads = 4;              // workers that decode requests; they never wait for disk or network
+};
+
+class Session {
+ public:
+  // Mounts, as root directly, as another user through fusermount3. The errors say what the system refused.
+  static Result<std::unique_ptr<Session>> mount(SessionOptions options, Filesystem& filesystem);
+  // Unmounts if still mounted, and ends the session. Every request must have been answered.
+  ~Session();
+
+  // Serves requests on threads of its own; `ended` is called from one of them when the kernel has ended the connection
+  // (somebody unmounted).
+  void start(std::function<void()> ended);
+  // Ends the connection: readers in the kernel get an error. Returns when no worker runs any more.
+  void stop();
+
+ private:
+  explicit Session(SessionOptions options) : options_(std::move(options)) {}
+  void raise_kernel_readahead() const;
+
+  const SessionOptions options_;
+  fuse_session* session_ = nullptr;
+  bool mounted_ = false;
+  std::thread thread_;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,99 @@
+// Bytes from afar: the seam between the file system and the network. Behind it stands libcurl on its own thread
+// (curl_fetcher.h); tests put a fake in front of it.
+//
+// A *fetch* is one range of one object version into one buffer. It is retried inside (net/retry.h) and resumes behind
+// the bytes that have already arrived; the sink hears of progress and of the end, once.
+//
+// Thread: every call from any thread; never blocks. Sinks and callbacks are called on the net thread and may only
+// post to a mailbox.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/buffer.h"
+#include "base/byte_range.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/unique_function.h"
+#include "base/version.h"
+
+namespace wormhole {
+
+using FetchId = uint64_t;  // chosen by the caller, unique among fetches in flight
+
+// Demand goes before speculation in every queue.
+enum class Lane : uint8_t { kDemand, kSpeculative };
+
+// What a response says about the object.
+struct ObjectHead {
+  Validator validator;
+  std::optional<uint64_t> size;  // of the whole object
+};
+
+class FetchSink {
+ public:
+  virtual ~FetchSink() = default;
+  // The header of the first response that brings bytes. Before any progress.
+  virtual void fetch_head(FetchId id, ObjectHead head) = 0;
+  // The first `arrived` bytes of the range are in the buffer and will not change.
+  virtual void fetch_progress(FetchId id, uint64_t arrived) = 0;
+  // A whole-body fetch only: the next bytes of the object, in order, each chunk's begin on a block boundary.
+  virtual void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) = 0;
+  // The end; nothing follows. Errors:
+  //   kStale          the server has another version now (If-Range failed, a validator or the size differs)
+  //   kNoRanges       the server sent the whole body instead of the range; ask again with whole_body
+  //   kNotFound kForbidden kUnauthorized kTls   the server's last word
+  //   kUnreachable kTimedOut kBadResponse       retries are spent, or the deadline is over
+  //   kCancelled      cancel() was called, or the fetcher is stopping
+  virtual void fetch_done(FetchId id, Status status) = 0;
+};
+
+struct FetchRequest {
+  FetchId id = 0;
+  std::string url;
+  ByteRange range;            // not empty, inside the object
+  uint64_t object_size = 0;   // as the listing or an earlier response said; a response that says otherwise is kStale
+  Validator validator;        // empty when nothing is known yet; then the first response fixes it (for this fetch)
+  Lane lane = Lane::kDemand;
+  BufferRef buffer;           // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
+  bool whole_body = false;    // for a server without ranges: one plain GET from the first byte, delivered as chunks
+  Duration patience{};        // how long nothing may arrive, retries included, before it ends with kTimedOut
+  std::shared_ptr<FetchSink> sink;
+};
+
+// A small document, held in memory: a listing, or the header of a file alone.
+struct Document {
+  int status = 0;             // 200
+  std::string url;            // where it finally came from, after redirects
+  std::string content_type;   // lower case, without parameters
+  ObjectHead head;            // size: Content-Length when the server gave it
+  std::optional<int64_t> last_modified;  // the header's time, seconds since the epoch
+  bool accepts_ranges = false;
+  std::string body;
+};
+
+struct DocumentRequest {
+  std::string url;
+  bool head_only = false;               // HEAD
+  uint64_t max_bytes = 64ull << 20;     // a longer body is kBadResponse: 64 MiB hold a listing of 500 000 entries
+  Duration patience{};                  // how long it may take in all
+  // Called once, on the net thread (or on the caller's, with kCancelled, when the fetcher has ended).
+  // Errors: those of fetch_done without kStale and kNoRanges. Only 2xx arrives as a Document.
+  UniqueFunction<void(Result<Document>)> done;
+};
+
+class Fetcher {
+ public:
+  virtual ~Fetcher() = default;
+  virtual void fetch(FetchRequest request) = 0;
+  // fetch_done(kCancelled) follows if the fetch was still under way. After it nobody writes into the buffer.
+  virtual void cancel(FetchId id) = 0;
+  // A queued speculative fetch that somebody waits for now.
+  virtual void promote(FetchId id) = 0;
+  virtual void get(DocumentRequest request) = 0;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,61 @@
+// A directory that is handed out: nothing outside it can be reached, whatever the path says and wherever links lead.
+// The kernel sees to that (openat2 with RESOLVE_BENEATH, Linux 5.6).
+//
+// Thread: any; nothing changes after open().
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file_descriptor.h"
+#include "base/version.h"
+
+struct stat;
+
+namespace wormhole {
+
+// The path of a request, taken apart: decoded segments, none of them empty, "." or "..".
+struct ServedPath {
+  std::vector<std::string> segments;
+  bool ends_with_slash = false;
+
+  // kNotFound when a segment cannot be a name.
+  static Result<ServedPath> parse(std::string_view url_path);
+
+  std::string relative() const;  // "a/b"; "." for the root
+  std::string encoded() const;   // "/a/b/", the URL path of this as a directory
+};
+
+struct ServedFile {
+  FileDescriptor fd;
+  bool is_directory = false;
+  uint64_t size = 0;
+  Validator validator;  // a strong ETag and Last-Modified
+};
+
+class ServedDirectory {
+ public:
+  // Errors: kNotFound, kInvalid (not a directory), kForbidden, kIo.
+  static Result<ServedDirectory> open(const std::string& path);
+
+  // A regular file or a directory. Errors: kNotFound (also for anything else, and for links that lead out), kForbidden,
+  // kBusy (no descriptor is free), kIo.
+  Result<ServedFile> find(const ServedPath& path) const;
+
+  // The index of a directory that find() gave for `path`, as HTML in the format of nginx' autoindex, with exact sizes.
+  // Directories come first, then by name. Fifos, devices and links that lead out are left out. Errors: kIo.
+  Result<std::string> index(ServedFile directory, const ServedPath& path) const;
+
+ private:
+  explicit ServedDirectory(FileDescriptor root) : root_(std::move(root)) {}
+  // False when the entry `name` of the directory at `path` is not to be shown.
+  bool stat_entry(int directory, const ServedPath& path, std::string_view name, struct stat* status) const;
+
+  FileDescriptor root_;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,408 @@
+#include "net/http_server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+#include "base/file_descriptor.h"
+#include "net/listing.h"
+#include "net/url.h"
+
+namespace wormhole {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+namespace fs = std::filesystem;
+
+struct Response {
+  int status = 0;
+  std::string head, body;
+
+  std::string header(const std::string& name) const {
+    const size_t at = head.find("\r\n" + name + ": ");
+    if (at == head.npos) return "";
+    const size_t begin = at + name.size() + 4;
+    return head.substr(begin, head.find("\r\n", begin) - begin);
+  }
+};
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  HttpServerTest() {
+    std::string pattern = (fs::temp_directory_path() / "http_server_test.XXXXXX").string();
+    top_ = ::mkdtemp(pattern.data());
+    root_ = top_ / "served";
+    fs::create_directory(root_);
+    write(top_ / "secret", "secret");
+  }
+  ~HttpServerTest() override {
+    server_.reset();
+    fs::remove_all(top_);
+  }
+
+  static void write(const fs::path& path, std::string_view content) {
+    std::ofstream(path, std::ios::binary) << content;
+  }
+
+  void start() {
+    HttpServerOptions options;
+    options.directory = root_;
+    options.log = [this](std::string_view line) {
+      const std::lock_guard lock(log_mutex_);
+      log_.emplace_back(line);
+    };
+    Result<std::unique_ptr<HttpServer>> server = HttpServer::start(options);
+    ASSERT_TRUE(server.has_value()) << server.error().message;
+    server_ = std::move(*server);
+  }
+
+  FileDescriptor connect() const {
+    FileDescriptor fd(::socket(AF_INET, SOCK_STREAM, 0));
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(server_->port());
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    return fd;
+  }
+
+  static void send_text(const FileDescriptor& fd, std::string_view text) {
+    EXPECT_EQ(::send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
+
+  // Sends a request as it is; what comes back until the server closes.
+  Response exchange(const std::string& request) const {
+    const FileDescriptor fd = connect();
+    send_text(fd, request);
+    std::string text;
+    char piece[65536];
+    for (ssize_t n; (n = ::recv(fd.get(), piece, sizeof piece, 0)) > 0;) text.append(piece, static_cast<size_t>(n));
+    const size_t end = text.find("\r\n\r\n");
+    if (end == text.npos) return {0, text, ""};
+    return {std::stoi(text.substr(9, 3)), text.substr(0, end + 2), text.substr(end + 4)};
+  }
+
+  Response ask(const std::string& method, const std::string& path, const std::string& headers = "") const {
+    return exchange(method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + "\r\n");
+  }
+  Response get(const std::string& path, const std::string& headers = "") const { return ask("GET", path, headers); }
+
+  std::vector<std::string> listed(const std::string& path) const {
+    const auto parser = make_html_listing_parser(*Url::parse(server_->url()).value().resolve(path));
+    EXPECT_TRUE(parser->feed(get(path).body));
+    const Result<Listing> listing = parser->finish();
+    EXPECT_TRUE(listing.has_value()) << listing.error().message;
+    std::vector<std::string> names;
+    if (listing) {
+      for (const ListedEntry& e : listing->entries) {
+        names.push_back(e.name + (e.type == EntryType::kDirectory ? "/" : ":" + std::to_string(e.size.value_or(999))));
+      }
+    }
+    return names;
+  }
+
+  fs::path top_, root_;
+  std::unique_ptr<HttpServer> server_;
+  std::mutex log_mutex_;
+  std::vector<std::string> log_;
+};
+
+// --- files ------------------------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, ServesAFile) {
+  write(root_ / "a.txt", "0123456789");
+  start();
+  const Response response = get("/a.txt");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, "0123456789");
+  EXPECT_EQ(response.header("Content-Length"), "10");
+  EXPECT_EQ(response.header("Accept-Ranges"), "bytes");
+  EXPECT_EQ(response.header("Content-Type"), "text/plain; charset=utf-8");
+  EXPECT_THAT(response.header("ETag"), StartsWith("\""));
+  EXPECT_THAT(response.header("Last-Modified"), HasSubstr(" GMT"));
+}
+
+TEST_F(HttpServerTest, ServesAnEmptyFile) {
+  write(root_ / "empty", "");
+  start();
+  EXPECT_EQ(get("/empty").status, 200);
+  EXPECT_EQ(get("/empty").header("Content-Length"), "0");
+}
+
+TEST_F(HttpServerTest, AnswersHeadWithoutABody) {
+  write(root_ / "a", "0123456789");
+  start();
+  const Response response = ask("HEAD", "/a", "Range: bytes=0-1\r\n");
+  EXPECT_EQ(response.status, 200) << "ranges are for GET";
+  EXPECT_EQ(response.header("Content-Length"), "10");
+  EXPECT_EQ(response.body, "");
+}
+
+TEST_F(HttpServerTest, ServesARange) {
+  write(root_ / "a", "0123456789");
+  start();
+  const Response response = get("/a", "Range: bytes=2-4\r\n");
+  EXPECT_EQ(response.status, 206);
+  EXPECT_EQ(response.body, "234");
+  EXPECT_EQ(response.header("Content-Range"), "bytes 2-4/10");
+  EXPECT_EQ(response.header("Content-Length"), "3");
+  EXPECT_EQ(get("/a", "Range: bytes=0-1,3-4\r\n").body, "0123456789");
+}
+
+TEST_F(HttpServerTest, RefusesARangeOutsideTheFile) {
+  write(root_ / "a", "0123456789");
+  start();
+  const Response response = get("/a", "Range: bytes=10-\r\n");
+  EXPECT_EQ(response.status, 416);
+  EXPECT_EQ(response.header("Content-Range"), "bytes */10");
+}
+
+TEST_F(HttpServerTest, KnowsVersions) {
+  write(root_ / "a", "0123456789");
+  start();
+  const std::string etag = get("/a").header("ETag");
+  EXPECT_EQ(get("/a", "Range: bytes=0-1\r\nIf-Range: " + etag + "\r\n").status, 206);
+  const Response unmodified = get("/a", "If-None-Match: " + etag + "\r\n");
+  EXPECT_EQ(unmodified.status, 304);
+  EXPECT_EQ(unmodified.header("ETag"), etag);
+  EXPECT_EQ(unmodified.body, "");
+
+  write(root_ / "a", "abcdefghij");
+  EXPECT_NE(get("/a").header("ETag"), etag);
+  EXPECT_EQ(get("/a", "Range: bytes=0-1\r\nIf-Range: " + etag + "\r\n").body, "abcdefghij");
+  EXPECT_EQ(get("/a", "Range: bytes=0-1\r\nIf-Match: " + etag + "\r\n").status, 412);
+  EXPECT_EQ(get("/a", "If-None-Match: " + etag + "\r\n").status, 200);
+}
+
+TEST_F(HttpServerTest, ServesLargeFilesAtAnyOffset) {
+  std::string content(5'000'000, '\0');
+  for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 2654435761u >> 13);
+  write(root_ / "big", content);
+  start();
+  EXPECT_TRUE(get("/big").body == content);
+  EXPECT_TRUE(get("/big", "Range: bytes=1234567-4000000\r\n").body == content.substr(1234567, 4000001 - 1234567));
+}
+
+TEST_F(HttpServerTest, KeepsAConnectionForTheNextRequest) {
+  write(root_ / "a", "first");
+  write(root_ / "b", "second");
+  start();
+  const Response both =
+      exchange("GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(both.body, StartsWith("firstHTTP/1.1 200"));
+  EXPECT_THAT(both.body, HasSubstr("\r\n\r\nsecond"));
+}
+
+// --- what cannot be had -----------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, SaysNotFound) {
+  write(root_ / "a", "x");
+  start();
+  for (const char* path : {"/b", "/a/", "/a/b", "/a%2", "/%zz", "/a%00"}) EXPECT_EQ(get(path).status, 404) << path;
+}
+
+TEST_F(HttpServerTest, TakesOnlyGetAndHead) {
+  start();
+  for (const char* method : {"POST", "PUT", "DELETE", "OPTIONS", "FOO"}) {
+    const Response response = ask(method, "/", "Content-Length: 4\r\n\r\nbody");
+    EXPECT_EQ(response.status, 405) << method;
+    EXPECT_EQ(response.header("Allow"), "GET, HEAD");
+  }
+}
+
+TEST_F(HttpServerTest, NeverLeavesTheDirectory) {
+  fs::create_symlink("../secret", root_ / "link-out");
+  fs::create_symlink(top_ / "secret", root_ / "absolute-link");
+  fs::create_symlink("..", root_ / "up");
+  fs::create_symlink("/proc/self/root", root_ / "magic");
+  start();
+  for (const char* path :
+       {"/../secret", "/%2e%2e/secret", "/..%2fsecret", "/x/../../secret", "/link-out", "/absolute-link", "/up/secret",
+        "/up/", "/magic/etc/passwd", "//../secret", "/./../secret", "/..", "/.%2e/"}) {
+    const Response response = get(path);
+    EXPECT_EQ(response.status, 404) << path;
+    EXPECT_THAT(response.body, Not(HasSubstr("secret"))) << path;
+  }
+  EXPECT_EQ(exchange("GET http://x/secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").status, 400);
+  EXPECT_THAT(listed("/"), IsEmpty());
+}
+
+TEST_F(HttpServerTest, FollowsLinksThatStayInside) {
+  fs::create_directories(root_ / "d/deep");
+  write(root_ / "a", "content");
+  fs::create_symlink("../../a", root_ / "d/deep/link");
+  fs::create_symlink("d", root_ / "other");
+  start();
+  EXPECT_EQ(get("/d/deep/link").body, "content");
+  EXPECT_EQ(get("/other/deep/link").body, "content");
+  EXPECT_THAT(listed("/"), ElementsAre("d/", "other/", "a:7"));
+  EXPECT_THAT(listed("/d/deep/"), ElementsAre("link:7"));
+}
+
+TEST_F(HttpServerTest, DoesNotServeWhatIsNoFile) {
+  ASSERT_EQ(::mkfifo((root_ / "fifo").c_str(), 0600), 0);
+  start();
+  EXPECT_EQ(get("/fifo").status, 404);
+  EXPECT_THAT(listed("/"), IsEmpty());
+}
+
+// --- directories ------------------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, RedirectsADirectoryToItsSlash) {
+  fs::create_directories(root_ / "a b/c");
+  start();
+  EXPECT_EQ(get("/a%20b").status, 301);
+  EXPECT_EQ(get("/a%20b").header("Location"), "/a%20b/");
+  EXPECT_EQ(get("//a%20b//c").header("Location"), "/a%20b/c/") << "never //host";
+}
+
+TEST_F(HttpServerTest, ListsADirectory) {
+  fs::create_directory(root_ / "d");
+  write(root_ / "b.txt", "12");
+  write(root_ / "a.txt", "1");
+  write(root_ / ".hidden", "");
+  start();
+  EXPECT_THAT(listed("/"), ElementsAre("d/", ".hidden:0", "a.txt:1", "b.txt:2"));
+  EXPECT_THAT(listed("/d/"), IsEmpty());
+  EXPECT_EQ(get("/").header("Content-Type"), "text/html; charset=utf-8");
+}
+
+TEST_F(HttpServerTest, ListsAndServesEveryName) {
+  std::vector<std::string> names;
+  for (int byte = 1; byte < 256; ++byte) {
+    if (byte != '/') names.push_back(std::string("x") + static_cast<char>(byte) + "y");
+  }
+  for (const char* name : {" lead", "trail ", "a%20b", "&amp;", "...", "q?C=N;O=D", "\xE5\x90\x8D"}) names.emplace_back(name);
+  names.emplace_back(255, 'n');
+  for (const std::string& name : names) write(root_ / name, name);
+  start();
+  const std::vector<std::string> seen = listed("/");
+  for (const std::string& name : names) {
+    EXPECT_THAT(seen, ::testing::Contains(name + ":" + std::to_string(name.size())));
+    EXPECT_EQ(get("/" + encode_segment(name)).body, name);
+  }
+  EXPECT_EQ(seen.size(), names.size());
+}
+
+TEST_F(HttpServerTest, ListsTenThousandFiles) {
+  for (int i = 0; i < 10'000; ++i) write(root_ / ("file" + std::to_string(i)), "");
+  start();
+  EXPECT_EQ(listed("/").size(), 10'000);
+}
+
+// --- running ----------------------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, LogsEachRequest) {
+  write(root_ / "a b", "0123456789");
+  start();
+  get("/a%20b", "Range: bytes=0-1\r\n");
+  ask("HEAD", "/nothing");
+  server_.reset();
+  EXPECT_THAT(log_, ElementsAre("127.0.0.1 GET /a%20b 206 2 bytes=0-1", "127.0.0.1 HEAD /nothing 404 0"));
+}
+
+TEST_F(HttpServerTest, ServesManyClientsAtOnce) {
+  const std::string content(300'000, 'x');
+  write(root_ / "a", content);
+  start();
+  std::atomic<int> right = 0;
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 64; ++i) {
+    clients.emplace_back([&] {
+      for (int n = 0; n < 5; ++n) right += get("/a").body == content ? 1 : 0;
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(right, 64 * 5);
+}
+
+TEST_F(HttpServerTest, SurvivesClientsThatLeave) {
+  write(root_ / "big", std::string(20'000'000, 'x'));
+  write(root_ / "a", "x");
+  start();
+  for (int i = 0; i < 20; ++i) {
+    const FileDescriptor fd = connect();
+    send_text(fd, "GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    char byte;
+    EXPECT_EQ(::recv(fd.get(), &byte, 1, 0), 1);
+  }
+  EXPECT_EQ(get("/a").body, "x");
+}
+
+TEST_F(HttpServerTest, EndsWithinASecondOrTwoWhateverTheClientsDo) {
+  write(root_ / "big", std::string(50'000'000, 'x'));
+  start();
+  const FileDescriptor idle = connect();
+  const FileDescriptor half = connect();
+  send_text(half, "GET /big HT");
+  const FileDescriptor stalled = connect();
+  send_text(stalled, "GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+  char byte;
+  EXPECT_EQ(::recv(stalled.get(), &byte, 1, 0), 1);
+  const auto begin = std::chrono::steady_clock::now();
+  server_.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(3));
+}
+
+TEST_F(HttpServerTest, FinishesTheRequestsUnderWay) {
+  const std::string content(30'000'000, 'x');
+  write(root_ / "big", content);
+  start();
+  std::atomic<bool> begun = false;
+  size_t received = 0;
+  std::thread client([&] {
+    const FileDescriptor fd = connect();
+    send_text(fd, "GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    std::vector<char> piece(65536);
+    for (ssize_t n; (n = ::recv(fd.get(), piece.data(), piece.size(), 0)) > 0;) {
+      received += static_cast<size_t>(n);
+      begun = true;
+    }
+  });
+  while (!begun) std::this_thread::yield();
+  server_.reset();
+  client.join();
+  EXPECT_GT(received, content.size());
+}
+
+TEST_F(HttpServerTest, SaysWhyItDoesNotStart) {
+  start();
+  const auto refusal = [](HttpServerOptions options) {
+    const Result<std::unique_ptr<HttpServer>> server = HttpServer::start(std::move(options));
+    EXPECT_FALSE(server.has_value());
+    return server ? Error{} : server.error();
+  };
+  Error error = refusal({.directory = top_ / "missing"});
+  EXPECT_EQ(error.code, ErrorCode::kNotFound);
+  EXPECT_THAT(error.message, HasSubstr("missing"));
+  error = refusal({.directory = top_ / "secret"});
+  EXPECT_EQ(error.code, ErrorCode::kInvalid);
+  EXPECT_THAT(error.message, HasSubstr("is not a directory"));
+  error = refusal({.directory = root_, .port = server_->port()});
+  EXPECT_EQ(error.code, ErrorCode::kBusy);
+  EXPECT_THAT(error.message, HasSubstr("is in use"));
+  error = refusal({.directory = root_, .address = "no such host"});
+  EXPECT_EQ(error.code, ErrorCode::kInvalid);
+}
+
+TEST_F(HttpServerTest, ListensOnIpv6) {
+  Result<std::unique_ptr<HttpServer>> server = HttpServer::start({.directory = root_, .address = "::1"});
+  if (!server) GTEST_SKIP() << "no IPv6 here: " << server.error().message;
+  EXPECT_EQ((*server)->url(), "http://[::1]:" + std::to_string((*server)->port()) + "/");
+}
+
+}  // namespace
+}  // namespace wormhole

@@ -1,0 +1,247 @@
+"""nginx as the web server that a mount reads from: own configuration, own directory, own ports, no privileges needed.
+
+It counts for the tests: every request it answered is in its access log, with the bytes of the body that it sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+CONFIG = """
+daemon off;
+worker_processes {workers};
+{user}
+pid {work}/nginx.pid;
+error_log {work}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+  log_format counted escape=json '{{"time":$msec,"method":"$request_method","path":"$request_uri","status":$status,'
+    '"body_bytes":$body_bytes_sent,"range":"$http_range","if_range":"$http_if_range",'
+    '"protocol":"$server_protocol","connection":$connection,"seconds":$request_time}}';
+  client_body_temp_path {work}/body;
+  proxy_temp_path {work}/proxy;
+  fastcgi_temp_path {work}/fastcgi;
+  uwsgi_temp_path {work}/uwsgi;
+  scgi_temp_path {work}/scgi;
+  access_log {work}/access.log counted;
+  types {{ text/html html; text/plain txt; application/json json; }}
+  default_type application/octet-stream;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_timeout 60;
+  # A directory is listed, also when it has an index.html.
+  index .no-index;
+  server {{
+    {listen}
+    root {tree};
+    autoindex on;
+    autoindex_exact_size on;
+    {directives}
+  }}
+  server {{
+    listen unix:{work}/status;
+    access_log off;
+    location / {{ stub_status; }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str  # as sent, percent-encoded
+    status: int
+    body_bytes: int
+    range: str
+    if_range: str
+    protocol: str
+    connection: int
+    time: float
+    seconds: float
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+def nginx_version() -> tuple[int, ...]:
+    text = subprocess.run([NGINX, "-v"], capture_output=True, text=True).stderr
+    return tuple(int(n) for n in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", text).groups())
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A certificate authority of our own and a server's certificate that it signed for localhost."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def create(cls, directory: Path, address: str = "127.0.0.1") -> Certificates:
+        directory.mkdir(parents=True, exist_ok=True)
+        made = cls(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+        ca_key, request, extensions = directory / "ca.key", directory / "server.csr", directory / "server.ext"
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        extensions.write_text(f"subjectAltName=DNS:localhost,IP:{address}\nbasicConstraints=CA:FALSE\n")
+
+        def openssl(*arguments):
+            subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+        openssl("req", "-x509", *curve, "-keyout", ca_key, "-out", made.authority, "-days", 30,
+                "-subj", "/CN=wormhole test authority")
+        openssl("req", "-new", *curve, "-keyout", made.key, "-out", request, "-subj", "/CN=localhost")
+        openssl("x509", "-req", "-in", request, "-CA", made.authority, "-CAkey", ca_key, "-CAcreateserial",
+                "-out", made.certificate, "-days", 30, "-extfile", extensions)
+        return made
+
+
+class Origin:
+    """A web server that shows `tree`. The tree may change while it runs."""
+
+    def __init__(self, tree: Path, work: Path, *, certificates: Certificates | None = None, directives: str = "",
+                 address: str = "127.0.0.1", port: int = 0, workers: int = 2, prefix: tuple[str, ...] = ()):
+        """`directives` stand in the server block; `prefix` is a command that runs nginx (nsenter, say)."""
+        if NGINX is None:
+            raise FileNotFoundError("nginx is not installed (tools/setup --test installs it)")
+        self.tree, self.work = tree, work
+        self.address, self.port = address, port or free_port()
+        self.scheme = "https" if certificates else "http"
+        self.prefix = prefix
+        self._process: subprocess.Popen | None = None
+        self._skip = 0  # bytes of the access log that are forgotten
+        tree.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "access.log").touch()
+        (work / "nginx.conf").write_text(CONFIG.format(
+            # Workers of root's nginx would be nobody, who cannot see into temporary directories.
+            user="user root;" if os.geteuid() == 0 else "",
+            work=work, tree=tree, workers=workers, directives=directives,
+            listen=self._listen(certificates)))
+
+    def _listen(self, certificates: Certificates | None) -> str:
+        listen = f"listen {self.address}:{self.port}"
+        if certificates is None:
+            return f"{listen};"
+        keys = f"ssl_certificate {certificates.certificate}; ssl_certificate_key {certificates.key};"
+        if nginx_version() >= (1, 25, 1):
+            return f"{listen} ssl; http2 on; {keys}"
+        return f"{listen} ssl http2; {keys}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.address}:{self.port}/"
+
+    # --- running ---
+
+    def start(self) -> Origin:
+        assert self._process is None
+        command = [*self.prefix, NGINX, "-p", str(self.work), "-e", str(self.work / "error.log"),
+                   "-c", str(self.work / "nginx.conf")]
+        with open(self.work / "output", "wb") as output:
+            # A session of its own: the whole group can be stopped and continued.
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("nginx does not start:\n" + (self.work / "output").read_text()
+                                   + (self.work / "error.log").read_text())
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        """Ends it at once: connections under way are cut, new ones are refused."""
+        if self._process is None:
+            return
+        self.resume()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+        (self.work / "status").unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Turns it into a black hole: connections are accepted (by the kernel), nothing is answered."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
+    def __enter__(self) -> Origin:
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    # --- counting ---
+
+    def requests(self) -> list[Request]:
+        """What it answered since the last forget(), once all answers under way are finished and logged."""
+        self._settle()
+        with open(self.work / "access.log", "rb") as log:
+            log.seek(self._skip)
+            return [Request(**json.loads(line)) for line in log]
+
+    def body_bytes(self, path: str | None = None) -> int:
+        """The bytes of bodies that it sent; only those of `path` (as sent) if one is given."""
+        return sum(r.body_bytes for r in self.requests() if path is None or r.path == path)
+
+    def file_bytes(self) -> int:
+        """The bytes of bodies that were no listings."""
+        return sum(r.body_bytes for r in self.requests() if not r.path.endswith("/"))
+
+    def forget(self) -> None:
+        """From now on it counts from zero."""
+        self._settle()
+        self._skip = (self.work / "access.log").stat().st_size
+
+    def _settle(self, quiet: float = 0.15, limit: float = 10) -> None:
+        """Waits until nothing is being answered and the log has not grown for `quiet` seconds."""
+        end = time.monotonic() + limit
+        size, since = -1, time.monotonic()
+        while time.monotonic() < end:
+            now = (self.work / "access.log").stat().st_size
+            if now != size or self._busy():
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since >= quiet:
+                return
+            time.sleep(0.02)
+
+    def _busy(self) -> bool:
+        status = self._status()
+        # Counts this very question as well.
+        return status is not None and int(re.search(r"Writing: (\d+)", status)[1]) > 1
+
+    def _answers(self) -> bool:
+        return self._status() is not None
+
+    def _status(self) -> str | None:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(0.5)
+                connection.connect(str(self.work / "status"))
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                answer = b""
+                while piece := connection.recv(4096):
+                    answer += piece
+                return answer.decode()
+        except OSError:
+            return None

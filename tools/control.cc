@@ -1,0 +1,140 @@
+#include "tools/control.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "base/log.h"
+#include "base/thread.h"
+
+namespace wormhole {
+namespace {
+
+// A client that says nothing, or a daemon that does not answer, is given up after this.
+constexpr timeval kPatience{2, 0};
+
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) return fail(ErrorCode::kInvalid, "control socket: path too long: {}", path);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+void set_patience(int fd) {
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
+  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
+}
+
+bool send_all(int fd, const std::string& text) {
+  for (size_t sent = 0; sent < text.size();) {
+    const ssize_t n = ::send(fd, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+    if (n <= 0) return false;
+    sent += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+FileDescriptor connect_to(const std::string& path) {
+  const auto address = address_of(path);
+  if (!address) return {};
+  FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  set_patience(fd.get());
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0) return {};
+  return fd;
+}
+
+}  // namespace
+
+std::string control_directory() {
+  if (::geteuid() == 0) return "/run/wormhole";
+  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime != nullptr && *runtime == '/') return std::string(runtime) + "/wormhole";
+  return "/tmp/wormhole-" + std::to_string(::geteuid());
+}
+
+Result<std::unique_ptr<ControlServer>> ControlServer::start(Handler handler) {
+  const std::string directory = control_directory();
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  struct stat s {};
+  // In /tmp somebody else may have made it first, to listen in.
+  if (::stat(directory.c_str(), &s) != 0 || s.st_uid != ::geteuid()) {
+    return fail(ErrorCode::kForbidden, "control socket: {} is not a directory of this user", directory);
+  }
+  ::chmod(directory.c_str(), 0700);
+  const std::string path = directory + "/" + std::to_string(::getpid()) + ".sock";
+  const auto address = address_of(path);
+  if (!address) return fail(address.error());
+  ::unlink(path.c_str());
+  FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0 || ::listen(fd.get(), 16) != 0) {
+    return fail(error_from_errno(errno, "control socket: listen on " + path));
+  }
+  return std::unique_ptr<ControlServer>(new ControlServer(path, std::move(fd), std::move(handler)));
+}
+
+ControlServer::ControlServer(std::string path, FileDescriptor listener, Handler handler)
+    : path_(std::move(path)),
+      listener_(std::move(listener)),
+      end_(::eventfd(0, EFD_CLOEXEC)),
+      handler_(std::move(handler)) {
+  thread_ = start_thread("wh-control", [this] { run(); });
+}
+
+ControlServer::~ControlServer() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(end_.get(), &one, sizeof(one));
+  thread_.join();
+  ::unlink(path_.c_str());
+}
+
+void ControlServer::run() {
+  pollfd fds[2] = {{listener_.get(), POLLIN, 0}, {end_.get(), POLLIN, 0}};
+  while (true) {
+    if (::poll(fds, 2, -1) < 0 && errno != EINTR) return;
+    if (fds[1].revents != 0) return;
+    if (fds[0].revents == 0) continue;
+    FileDescriptor client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (client) serve(client.get());
+  }
+}
+
+void ControlServer::serve(int client) const {
+  set_patience(client);
+  std::string command;
+  char c = 0;
+  while (command.size() < 256 && ::recv(client, &c, 1, 0) == 1 && c != '\n') command += c;
+  send_all(client, handler_(command).dump() + "\n");
+}
+
+std::vector<nlohmann::json> ask_all_mounts(const std::string& command) {
+  std::vector<nlohmann::json> answers;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(control_directory(), error)) {
+    if (entry.path().extension() != ".sock") continue;
+    FileDescriptor fd = connect_to(entry.path());
+    if (!fd) {  // left behind by a daemon that was killed
+      const pid_t pid = std::atoi(entry.path().stem().c_str());
+      if (pid > 0 && !std::filesystem::exists("/proc/" + std::to_string(pid))) ::unlink(entry.path().c_str());
+      continue;
+    }
+    std::string text;
+    char buffer[4096];
+    if (!send_all(fd.get(), command + "\n")) continue;
+    for (ssize_t n; (n = ::recv(fd.get(), buffer, sizeof(buffer), 0)) > 0;) text.append(buffer, static_cast<size_t>(n));
+    auto answer = nlohmann::json::parse(text, nullptr, false);
+    if (!answer.is_discarded()) answers.push_back(std::move(answer));
+  }
+  return answers;
+}
+
+}  // namespace wormhole

@@ -1,0 +1,232 @@
+#include "tools/daemon.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <future>
+#include <thread>
+
+#include "base/log.h"
+
+namespace wormhole {
+namespace {
+
+// A daemon that has just been unmounted still writes its last commit; a new mount of the same cache waits that long.
+constexpr int kLockPatienceSeconds = 5;
+
+// Read-ahead of one stream may take half of the memory, so that another stream and the readers themselves find some.
+constexpr uint64_t kReadaheadShare = 2;
+
+// Workers of libfuse decode requests and never wait; beyond a few they only add context switches.
+constexpr unsigned kMaxFuseThreads = 8;
+
+void raise_descriptor_limit() {
+  // Each object in use holds a descriptor (cache/block_cache.cc).
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 65536);
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int block_signals() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int s : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set, s);
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  return ::signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+}  // namespace
+
+Result<std::string> Daemon::start() {
+  started_ = clock_.now();
+  raise_descriptor_limit();
+  // Before any thread exists: all of them inherit the mask.
+  signal_fd_ = block_signals();
+  ended_fd_ = ::eventfd(0, EFD_CLOEXEC);
+
+  const auto url = Url::parse(options_.url);
+  if (!url) return fail(url.error());
+  source_ = url->display();
+  if (auto s = open_cache(*url); !s) return fail(s.error());
+
+  buffers_ = std::make_unique<BufferPool>(options_.memory, metrics_);
+  options_.curl.connect_timeout = std::min(options_.curl.connect_timeout, options_.timeout);
+  fetcher_ = std::make_unique<CurlFetcher>(options_.curl, *buffers_, metrics_, clock_);
+
+  Ino root_ino = 0;
+  std::string warning;
+  auto root = find_root(*url, &root_ino, &warning);
+  if (!root) return fail(root.error());
+
+  BlockReaderOptions reader;
+  reader.patience = options_.timeout;
+  reader.readahead.max_window = std::min(reader.readahead.max_window, options_.memory / kReadaheadShare);
+  reader.readahead.first_window = std::min(reader.readahead.first_window, reader.readahead.max_window);
+  BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify, options_.cache_size, options_.min_free};
+  engine_ = std::make_unique<Engine>(reader, cache, *index_, *fetcher_, *buffers_, metrics_, clock_, [this](Ino ino) {
+    if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
+  });
+  catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout}, std::move(*root),
+                                       root_ino, *index_, *fetcher_, metrics_, clock_,
+                                       [this](const std::vector<Ino>& inos) { engine_->drop(inos); });
+  filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_, *engine_, metrics_);
+
+  if (auto s = check_root_listing(); !s) return fail(s.error());
+  if (warning.empty() && !catalog_->reachable()) warning = "the server cannot be reached: what is cached can be read";
+  if (auto s = mount(); !s) return fail(s.error());
+  return warning;
+}
+
+Status Daemon::open_cache(const Url& url) {
+  if (options_.cache.empty()) options_.cache = default_cache_directory(url);
+  auto directory = CacheDirectory::open(options_.cache, kLockPatienceSeconds);
+  if (!directory) return fail(directory.error());
+  cache_directory_ = std::make_unique<CacheDirectory>(std::move(*directory));
+  if (options_.log_file.empty() && !options_.foreground) options_.log_file = options_.cache + "/daemon.log";
+  if (!log::configure(options_.log_level, options_.log_file)) {
+    return fail(ErrorCode::kForbidden, "the log cannot be written: {}", options_.log_file);
+  }
+  log::info("wormhole {} starts: url={} mountpoint={} cache={}", WORMHOLE_VERSION, source_, options_.mountpoint, options_.cache);
+  auto index = Index::open(cache_directory_->index_path(), metrics_);
+  if (!index) return fail(index.error());
+  index_ = std::move(*index);
+  if (!index_->was_clean()) log::warn("the cache was not closed cleanly: each block is checked when it is first read");
+  return {};
+}
+
+// What the server says the URL is; what the cache remembers when the server does not answer.
+Result<RemoteRoot> Daemon::find_root(const Url& url, Ino* ino, std::string* warning) {
+  const auto known = index_->root(url.str());
+  *ino = known ? known->ino : index_->allocate_ino();
+  Result<RemoteRoot> root = fail(ErrorCode::kUnreachable, "{}: nothing is cached of it, and offline=on", source_);
+  if (options_.offline != OfflineMode::kOn) root = probe(*fetcher_, url, options_.timeout);
+  if (root) {
+    const RootRecord record{*ino, root->file.has_value(), root->url.str()};
+    if (known != record) index_->put_root(url.str(), record);
+    return root;
+  }
+  const ErrorCode code = root.error().code;
+  const bool unreachable = code == ErrorCode::kUnreachable || code == ErrorCode::kTimedOut;
+  if (!known || !unreachable || options_.offline == OfflineMode::kOff) return root;
+  if (options_.offline == OfflineMode::kAuto) *warning = "the server cannot be reached: what is cached can be read";
+  auto remembered = Url::parse(known->url);
+  if (!remembered) return fail(remembered.error());
+  return RemoteRoot{*remembered, known->single_file ? std::optional(RemoteFile{}) : std::nullopt};
+}
+
+// A mount whose root cannot be listed is of no use to anybody: better an error now than at the first ls.
+Status Daemon::check_root_listing() {
+  std::promise<Status> answered;
+  auto answer = answered.get_future();
+  catalog_->directory(catalog_->root(), [&answered](Result<DirectoryRef> listing) {
+    if (listing) {
+      answered.set_value({});
+    } else {
+      answered.set_value(fail(listing.error()));
+    }
+  });
+  return answer.get();
+}
+
+Status Daemon::mount() {
+  SessionOptions session;
+  session.mountpoint = options_.mountpoint;
+  session.source = source_;
+  session.options = options_.kernel;
+  session.threads = std::clamp(std::thread::hardware_concurrency(), 2u, kMaxFuseThreads);
+  auto mounted = Session::mount(std::move(session), *filesystem_);
+  if (!mounted) return fail(mounted.error());
+  session_ = std::move(*mounted);
+  session_->start([this] {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(ended_fd_, &one, sizeof(one));
+  });
+  auto control = ControlServer::start([this](const std::string&) { return status(); });
+  if (control) {
+    control_ = std::move(*control);
+  } else {
+    log::warn("wormhole status will not show this mount: {}", control.error().message);
+  }
+  log::info("mounted: url={} mountpoint={} io={}", source_, options_.mountpoint, engine_->io_backend());
+  return {};
+}
+
+void Daemon::run() {
+  pollfd fds[2] = {{signal_fd_, POLLIN, 0}, {ended_fd_, POLLIN, 0}};
+  while (::poll(fds, 2, -1) < 0 && errno == EINTR) {
+  }
+  if (fds[0].revents != 0) {
+    signalfd_siginfo info{};
+    [[maybe_unused]] const ssize_t n = ::read(signal_fd_, &info, sizeof(info));
+    log::info("ends by signal: signal={}", info.ssi_signo);
+  } else {
+    log::info("ends: unmounted");
+  }
+  stop();
+}
+
+Daemon::~Daemon() { stop(); }
+
+// Everybody who waits is answered before the session goes: first the reads, then the wire, then the names.
+void Daemon::stop() {
+  control_.reset();
+  if (session_) session_->stop();
+  if (engine_) engine_->stop();
+  fetcher_.reset();
+  catalog_.reset();
+  session_.reset();
+  filesystem_.reset();
+  engine_.reset();
+  buffers_.reset();
+  if (index_) {
+    index_.reset();
+    log::info("ended: everything is on disk");
+  }
+  cache_directory_.reset();
+  log::flush();
+  for (int* fd : {&signal_fd_, &ended_fd_}) {
+    if (*fd >= 0) ::close(std::exchange(*fd, -1));
+  }
+}
+
+nlohmann::json Daemon::status() const {
+  const auto value = [](const auto& counter) { return counter.load(std::memory_order_relaxed); };
+  const Metrics& m = metrics_;
+  return {
+      {"mountpoint", options_.mountpoint},
+      {"url", source_},
+      {"pid", ::getpid()},
+      {"version", WORMHOLE_VERSION},
+      {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count()},
+      {"cache", options_.cache},
+      {"io", engine_->io_backend()},
+      {"reachable", catalog_->reachable()},
+      {"read_requests", value(m.read_requests)},
+      {"bytes_from_network", value(m.bytes_from_network)},
+      {"bytes_from_cache", value(m.bytes_from_cache)},
+      {"bytes_cached", value(m.bytes_cached)},
+      {"cache_size", options_.cache_size},
+      {"requests_sent", value(m.requests_sent)},
+      {"body_bytes_received", value(m.body_bytes_received)},
+      {"fetches_in_flight", value(m.fetches_in_flight)},
+      {"fetches_retried", value(m.fetches_retried)},
+      {"fetches_failed", value(m.fetches_failed)},
+      {"blocks_stored", value(m.blocks_stored)},
+      {"blocks_corrupt", value(m.blocks_corrupt)},
+      {"store_errors", value(m.store_errors)},
+      {"index_commits", value(m.index_commits)},
+      {"listings_fetched", value(m.listings_fetched)},
+      {"stale_objects", value(m.stale_objects)},
+      {"buffer_bytes", value(m.buffer_bytes)},
+      {"memory", options_.memory},
+  };
+}
+
+}  // namespace wormhole

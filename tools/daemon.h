@@ -1,0 +1,63 @@
+// A mount while it lives: every part of the program, in the order in which they stand on each other.
+//
+// Thread: main.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "cache/cache_directory.h"
+#include "cache/index.h"
+#include "fs/catalog.h"
+#include "fs/engine.h"
+#include "fs/filesystem.h"
+#include "fs/session.h"
+#include "net/curl_fetcher.h"
+#include "tools/control.h"
+#include "tools/mount_options.h"
+
+namespace wormhole {
+
+class Daemon {
+ public:
+  explicit Daemon(MountOptions options) : options_(std::move(options)) {}
+  // Ends what start() has begun, in reverse order: nothing that was stored is lost.
+  ~Daemon();
+
+  // Everything up to a mount that answers. The errors are for the user: they say what was tried and what to do.
+  // The text is a warning ("the server cannot be reached…"), empty when all is well.
+  Result<std::string> start();
+
+  // Until somebody unmounts, or a signal ends it.
+  void run();
+
+ private:
+  Status open_cache(const Url& url);
+  Result<RemoteRoot> find_root(const Url& url, Ino* ino, std::string* warning);
+  Status check_root_listing();
+  Status mount();
+  nlohmann::json status() const;
+  void stop();
+
+  MountOptions options_;
+  SystemClock clock_;
+  Metrics metrics_;
+  TimePoint started_{};
+  int ended_fd_ = -1;
+  int signal_fd_ = -1;
+
+  std::string source_;  // the URL without secrets
+  std::unique_ptr<CacheDirectory> cache_directory_;
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<BufferPool> buffers_;
+  std::unique_ptr<CurlFetcher> fetcher_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Catalog> catalog_;
+  std::unique_ptr<Filesystem> filesystem_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<ControlServer> control_;
+};
+
+}  // namespace wormhole

@@ -1,0 +1,205 @@
+#include "tools/mount_options.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <set>
+
+namespace wormhole {
+namespace {
+
+Result<int64_t> parse_integer(const std::string& text, int64_t min, int64_t max) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+    return fail(ErrorCode::kInvalid, "expected a whole number from {} to {}", min, max);
+  }
+  return value;
+}
+
+template <typename T>
+Status set_integer(T& field, const std::string& text, int64_t min, int64_t max) {
+  const auto value = parse_integer(text, min, max);
+  if (!value) return fail(value.error());
+  field = static_cast<T>(*value);
+  return {};
+}
+
+template <typename T>
+Status set_word(T& field, const std::string& text, const std::map<std::string, T>& words) {
+  if (const auto it = words.find(text); it != words.end()) {
+    field = it->second;
+    return {};
+  }
+  std::string known;
+  for (const auto& [word, value] : words) known += (known.empty() ? "" : ", ") + word;
+  return fail(ErrorCode::kInvalid, "expected one of: {}", known);
+}
+
+Status set_size(uint64_t& field, const std::string& text, uint64_t min) {
+  const auto value = parse_size(text);
+  if (!value) return fail(value.error());
+  if (*value < min) return fail(ErrorCode::kInvalid, "expected at least {} bytes", min);
+  field = *value;
+  return {};
+}
+
+Status set_percent(double& field, const std::string& text) {
+  if (text.ends_with('%')) {
+    if (const auto value = parse_integer(text.substr(0, text.size() - 1), 0, 99)) {
+      field = static_cast<double>(*value) / 100;
+      return {};
+    }
+  }
+  return fail(ErrorCode::kInvalid, "expected a percentage from 0% to 99%");
+}
+
+Status set_umask(mode_t& field, const std::string& text) {
+  unsigned value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 8);
+  if (error != std::errc() || end != text.data() + text.size() || value > 0777) {
+    return fail(ErrorCode::kInvalid, "expected an octal number from 0 to 777");
+  }
+  field = value;
+  return {};
+}
+
+Status set_path(std::string& field, const std::string& text) {
+  if (text.empty()) return fail(ErrorCode::kInvalid, "expected a path");
+  // The daemon leaves its working directory.
+  if (text.front() == '/') {
+    field = text;
+  } else {
+    char* here = ::getcwd(nullptr, 0);
+    field = std::string(here != nullptr ? here : "") + "/" + text;
+    std::free(here);
+  }
+  return {};
+}
+
+Status set_log_level(log::Level& field, const std::string& text) {
+  if (log::parse_level(text, &field)) return {};
+  return fail(ErrorCode::kInvalid, "expected one of: debug, info, warn, error, off");
+}
+
+// The smallest memory budget with which a reader and its read-ahead still overlap: two parts of each size.
+constexpr uint64_t kMinMemory = 16ull << 20;
+
+using Setter = std::function<Status(MountOptions&, const std::string&)>;
+
+const std::map<std::string, Setter>& setters() {
+  static const std::map<std::string, Setter> table = {
+      {"cache", [](MountOptions& o, auto& v) { return set_path(o.cache, v); }},
+      {"cache-size", [](MountOptions& o, auto& v) { return set_size(o.cache_size, v, 0); }},
+      {"min-free", [](MountOptions& o, auto& v) { return set_percent(o.min_free, v); }},
+      {"memory", [](MountOptions& o, auto& v) { return set_size(o.memory, v, kMinMemory); }},
+      {"timeout",
+       [](MountOptions& o, auto& v) {
+         int64_t seconds = 0;
+         auto s = set_integer(seconds, v, 1, 86400);
+         if (s) o.timeout = std::chrono::seconds(seconds);
+         return s;
+       }},
+      {"ttl", [](MountOptions& o, auto& v) { return set_integer(o.ttl, v, 0, 1'000'000'000); }},
+      {"connections", [](MountOptions& o, auto& v) { return set_integer(o.curl.connections, v, 1, 256); }},
+      {"http",
+       [](MountOptions& o, auto& v) {
+         return set_word(o.curl.http, v,
+                         {{"auto", HttpVersion::kAuto}, {"1.1", HttpVersion::k1_1}, {"2", HttpVersion::k2}});
+       }},
+      {"offline",
+       [](MountOptions& o, auto& v) {
+         return set_word(o.offline, v,
+                         {{"auto", OfflineMode::kAuto}, {"on", OfflineMode::kOn}, {"off", OfflineMode::kOff}});
+       }},
+      {"verify",
+       [](MountOptions& o, auto& v) {
+         return set_word(o.verify, v,
+                         {{"auto", VerifyMode::kAuto}, {"always", VerifyMode::kAlways}, {"off", VerifyMode::kOff}});
+       }},
+      {"ca", [](MountOptions& o, auto& v) { return set_path(o.curl.ca_file, v); }},
+      {"log", [](MountOptions& o, auto& v) { return set_path(o.log_file, v); }},
+      {"log-level", [](MountOptions& o, auto& v) { return set_log_level(o.log_level, v); }},
+      {"uid", [](MountOptions& o, auto& v) { return set_integer(o.filesystem.uid, v, 0, UINT32_MAX - 1); }},
+      {"gid", [](MountOptions& o, auto& v) { return set_integer(o.filesystem.gid, v, 0, UINT32_MAX - 1); }},
+      {"umask", [](MountOptions& o, auto& v) { return set_umask(o.filesystem.umask, v); }},
+  };
+  return table;
+}
+
+// What the kernel or fusermount3 understands.
+const std::set<std::string> kKernelOptions = {"allow_other", "nosuid", "nodev", "noexec", "suid",
+                                              "dev",         "exec",   "sync",  "async",  "noatime"};
+// What mount(8), fstab and systemd say to each other, and what goes without saying ("rw": the mount is read-only all the same).
+const std::set<std::string> kIgnoredOptions = {"defaults", "ro",     "rw",      "auto",   "noauto",   "user",      "nouser",
+                                               "users",    "owner",  "group",   "nofail", "_netdev",  "relatime",  "strictatime",
+                                               "atime",    "silent", "loud",    "mand",   "nomand",   "diratime",  "nodiratime",
+                                               "norelatime", "nostrictatime", "lazytime", "nolazytime"};
+
+Status parse_one(const std::string& option, MountOptions& options) {
+  const size_t equals = option.find('=');
+  const std::string name = option.substr(0, equals);
+  if (kKernelOptions.contains(option)) {
+    options.kernel.push_back(option);
+    return {};
+  }
+  if (kIgnoredOptions.contains(name) || name.starts_with("x-") || name == "comment") return {};
+  const auto it = setters().find(name);
+  if (it == setters().end()) return fail(ErrorCode::kInvalid, "unknown mount option: {} (see man wormhole-mount)", name);
+  if (equals == std::string::npos) return fail(ErrorCode::kInvalid, "mount option {} needs a value: {}=…", name, name);
+  const std::string value = option.substr(equals + 1);
+  if (auto s = it->second(options, value); !s) {
+    return fail(ErrorCode::kInvalid, "mount option {}={}: {}", name, value, s.error().message);
+  }
+  return {};
+}
+
+}  // namespace
+
+Status parse_mount_options(const std::string& list, MountOptions& options) {
+  for (size_t begin = 0; begin < list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    if (end > begin) {
+      if (auto s = parse_one(list.substr(begin, end - begin), options); !s) return s;
+    }
+    begin = end + 1;
+  }
+  return {};
+}
+
+Result<uint64_t> parse_size(const std::string& text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  std::string unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  if (unit.ends_with("iB")) unit.resize(1);
+  static const std::map<std::string, int> kShifts = {{"", 0},   {"B", 0},  {"K", 10}, {"k", 10},
+                                                     {"M", 20}, {"G", 30}, {"T", 40}};
+  const auto shift = kShifts.find(unit);
+  if (error != std::errc() || shift == kShifts.end() || value > (UINT64_MAX >> shift->second)) {
+    return fail(ErrorCode::kInvalid, "expected a size such as 512M or 10G");
+  }
+  return value << shift->second;
+}
+
+std::string default_cache_directory(const Url& url) {
+  std::string base = "/var/cache";
+  if (::geteuid() != 0) {
+    const char* xdg = std::getenv("XDG_CACHE_HOME");
+    const char* home = std::getenv("HOME");
+    base = xdg != nullptr && *xdg == '/' ? xdg : std::string(home != nullptr ? home : "/tmp") + "/.cache";
+  }
+  // FNV-1a: two URLs that look alike after the replacement get different directories.
+  uint64_t hash = 14695981039346656037ull;
+  for (const char c : url.display()) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  std::string readable = url.host() + url.path();
+  std::replace_if(
+      readable.begin(), readable.end(), [](unsigned char c) { return !std::isalnum(c) && c != '.' && c != '-'; }, '_');
+  return fmt::format("{}/wormhole/{}-{:016x}", base, readable.substr(0, 80), hash);
+}
+
+}  // namespace wormhole

@@ -1,0 +1,49 @@
+// What a mount is told: the URL, the place, and the options of `-o` (also those that mount(8) and fstab add).
+//
+// Thread: main.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cache/block_cache.h"
+#include "fs/catalog.h"
+#include "fs/filesystem.h"
+#include "net/curl_fetcher.h"
+#include "net/url.h"
+
+namespace wormhole {
+
+struct MountOptions {
+  std::string url;         // as given
+  std::string mountpoint;  // absolute, resolved
+  std::string cache;       // directory; empty: default_cache_directory()
+  uint64_t cache_size = 10ull << 30;
+  double min_free = 0.05;
+  uint64_t memory = 256ull << 20;
+  Duration timeout = std::chrono::seconds(30);
+  int64_t ttl = 60;
+  OfflineMode offline = OfflineMode::kAuto;
+  VerifyMode verify = VerifyMode::kAuto;
+  CurlOptions curl;
+  FilesystemOptions filesystem;
+  std::string log_file;  // empty: <cache>/daemon.log, or stderr in the foreground
+  log::Level log_level = log::Level::kInfo;
+  bool foreground = false;
+  std::vector<std::string> kernel;  // passed on: "allow_other", "nosuid"…
+};
+
+// Takes the comma-separated list of one `-o` into `options`. kInvalid names the option and what it takes.
+Status parse_mount_options(const std::string& list, MountOptions& options);
+
+// "64K", "256M", "10G", "1T" (powers of 1024) or plain bytes.
+Result<uint64_t> parse_size(const std::string& text);
+
+// /var/cache/wormhole/NAME for root, ~/.cache/wormhole/NAME (or $XDG_CACHE_HOME) for others; NAME is made from the URL, readable
+// and different for every URL.
+std::string default_cache_directory(const Url& url);
+
+}  // namespace wormhole

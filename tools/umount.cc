@@ -1,0 +1,100 @@
+// `wormhole umount`: ends a mount and waits until its daemon has written everything.
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "tools/command.h"
+#include "tools/control.h"
+#include "tools/mount_table.h"
+
+namespace wormhole {
+namespace {
+
+// A daemon's last commit is a few syncs; one that takes longer than this is reported.
+constexpr auto kPatience = std::chrono::seconds(30);
+
+// Without asking the mount: its server may hang. Only the parent is resolved.
+std::string resolve(const std::string& place) {
+  std::string path = std::filesystem::absolute(place).lexically_normal();
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  const size_t slash = path.rfind('/');
+  char parent[PATH_MAX];
+  if (slash == std::string::npos || ::realpath(path.substr(0, std::max<size_t>(slash, 1)).c_str(), parent) == nullptr) return path;
+  return (std::string(parent) == "/" ? "" : std::string(parent)) + path.substr(slash);
+}
+
+pid_t daemon_of(const std::string& place) {
+  for (const auto& mount : ask_all_mounts("status")) {
+    if (mount.value("mountpoint", "") == place) return mount.value("pid", 0);
+  }
+  return 0;
+}
+
+// 0, or an errno. Another user than root needs fusermount3's help.
+int detach(const std::string& place, bool lazy) {
+  if (::geteuid() == 0) return ::umount2(place.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0 ? 0 : errno;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", place.c_str(), nullptr);
+    ::_exit(127);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : EBUSY;
+}
+
+bool wait_for_end(pid_t pid) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (std::filesystem::exists("/proc/" + std::to_string(pid))) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
+int umount(const std::string& argument, bool lazy) {
+  const std::string place = resolve(argument);
+  const auto mount = find_mount(place);
+  if (!mount || mount->type != "fuse.wormhole") {
+    std::fprintf(stderr, "wormhole: %s: no wormhole is mounted there\n", place.c_str());
+    return 1;
+  }
+  const pid_t pid = daemon_of(place);
+  if (const int error = detach(place, lazy); error != 0) {
+    std::fprintf(stderr, "wormhole: umount %s: %s%s\n", place.c_str(), std::strerror(error),
+                 error == EBUSY ? ": some program uses it (see: fuser -vm DIR); --lazy detaches it all the same" : "");
+    return 1;
+  }
+  if (pid > 0 && !lazy && !wait_for_end(pid)) {
+    std::fprintf(stderr, "wormhole: unmounted, but the daemon (pid %d) is still writing\n", static_cast<int>(pid));
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+CLI::App* add_umount_command(CLI::App& program, Run& run) {
+  struct Arguments {
+    std::string place;
+    bool lazy = false;
+  };
+  auto a = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("umount", "Unmount, and wait until everything is on disk");
+  command->add_option("DIR", a->place, "the mountpoint")->required();
+  command->add_flag("-l,--lazy", a->lazy, "detach now, also when it is in use; do not wait");
+  command->callback([a, &run] { run = [a] { return umount(a->place, a->lazy); }; });
+  return command;
+}
+
+}  // namespace wormhole
