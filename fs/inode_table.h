@@ -30,7 +30,7 @@ using NodeRef = std::shared_ptr<const Node>;
 class InodeTable {
  public:
   // The root is always there.
-  explicit InodeTable(NodeRef root) : root_(root->ino) { nodes_.emplace(root->ino, Known{std::move(root), 1}); }
+  explicit InodeTable(const NodeRef& root) : root_(root->ino) { nodes_.emplace(root->ino, Known{root, 1}); }
 
   // Null when the kernel has forgotten it, or never knew it.
   NodeRef find(Ino ino) const {
