@@ -12,6 +12,12 @@ namespace {
 // always find room.
 constexpr uint64_t kResidentShare = 4;
 
+// After a fetch has failed because the server does not answer, the next ones find it silent too, most likely: for a while they
+// get this much patience only. Without it a program waits for several timeouts, one after the other: the kernel turns a
+// read-ahead that failed into single reads.
+constexpr Duration kDoubtsLast = std::chrono::seconds(5);
+constexpr Duration kPatienceInDoubt = std::chrono::seconds(1);
+
 // How often a read starts over when the part it waited for failed for reasons that were not its own.
 constexpr int kMaxRestarts = 2;
 
@@ -260,7 +266,15 @@ void BlockReader::read_missing(const ReadRef& read, ByteRange range) {
   Object& o = *read->object;
   const ByteRange blocks = align_to_blocks(range, o.size);
   make_room(blocks.size(), true);
-  take_from_part(read, start_part(o, blocks, Lane::kDemand), range);
+  take_from_part(read, start_part(o, blocks, Lane::kDemand, patience_left(*read)), range);
+}
+
+// A read that starts over has used up some of its patience.
+Duration BlockReader::patience_left(const Read& read) const {
+  const TimePoint now = clock_.now();
+  const bool in_doubt = last_failure_ != TimePoint{} && now - last_failure_ < kDoubtsLast;
+  const Duration whole = in_doubt ? std::min(options_.patience, kPatienceInDoubt) : options_.patience;
+  return std::max<Duration>(read.started + whole - now, std::chrono::milliseconds(100));
 }
 
 void BlockReader::read_ahead(Object& o, ByteRange range, bool stalled) {
@@ -273,7 +287,7 @@ void BlockReader::read_ahead(Object& o, ByteRange range, bool stalled) {
       Run run = locate(o, part);
       if (run.place == Place::kNowhere) {
         if (!make_room(run.range.size(), false)) return o.readahead.give_back(run.range.begin);
-        start_part(o, run.range, Lane::kSpeculative);
+        start_part(o, run.range, Lane::kSpeculative, options_.patience);
       }
       part.begin = run.range.end;
     }
@@ -326,7 +340,7 @@ BlockReader::Part* BlockReader::part_at(Object& o, uint64_t offset) {
   return part->range.contains(offset) ? part : nullptr;
 }
 
-BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane) {
+BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane, Duration patience) {
   // Not beyond the part that follows.
   if (auto next = o.parts.lower_bound(range.begin); next != o.parts.end()) range.end = std::min(range.end, next->first);
   auto part = std::make_unique<Part>();
@@ -347,7 +361,7 @@ BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane
   request.validator = o.validator;
   request.lane = lane;
   request.buffer = p.buffer;
-  request.patience = options_.patience;
+  request.patience = patience;
   request.sink = sink_;
   fetcher_.fetch(std::move(request));
   return p;
@@ -442,6 +456,7 @@ void BlockReader::fetch_progress(FetchId id, uint64_t arrived) {
   auto it = fetching_.find(id);
   if (it == fetching_.end()) return;
   Part& part = *it->second;
+  last_failure_ = {};
   part.arrived = std::max(part.arrived, arrived);
   serve_waiters(part);
 }
@@ -469,6 +484,7 @@ void BlockReader::part_failed(Part& part, Error error) {
   Object& o = *part.object;
   if (error.code == ErrorCode::kStale || error.code == ErrorCode::kNotFound) return object_stale(o, error);
   if (error.code == ErrorCode::kNoRanges) return use_whole_body(o);
+  if (error.code == ErrorCode::kTimedOut || error.code == ErrorCode::kUnreachable) last_failure_ = clock_.now();
   if (error.code != ErrorCode::kCancelled) {
     log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end, to_string(error.code),
               error.message);

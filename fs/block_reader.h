@@ -109,7 +109,8 @@ class BlockReader {
 
   // Parts.
   Part* part_at(Object& object, uint64_t offset);
-  Part& start_part(Object& object, ByteRange range, Lane lane);
+  Part& start_part(Object& object, ByteRange range, Lane lane, Duration patience);
+  Duration patience_left(const Read& read) const;
   void serve_waiters(Part& part);
   void part_complete(Part& part);
   void part_stored(Ino ino, uint64_t begin, FetchId id, bool ok);
@@ -147,6 +148,7 @@ class BlockReader {
   std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
   FetchId next_fetch_ = 1;
+  TimePoint last_failure_{};  // when a fetch has last ended for want of a server; {} after one that did not
   bool shut_down_ = false;
 };
 

@@ -2,7 +2,9 @@
 
 #include "fs/fuse_version.h"
 
+#include <atomic>
 #include <cerrno>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,23 +16,40 @@
 namespace wormhole {
 namespace {
 
-// A request of the kernel, which must be answered exactly once. One that is dropped unanswered, because the mount ends and a
-// mailbox is closed, is answered with EIO: no reader hangs.
+// A request of the kernel, which must be answered exactly once. One that is dropped unanswered, because the mount ends and
+// a mailbox is closed, is answered with EIO: no reader hangs.
+//
+// Somebody who waits for a request and gets a signal (Ctrl-C, kill -9) is answered with EINTR at once; without that a process could
+// not even be killed while its server is silent. The real answer then comes too late and finds nobody: take() says so.
 class Request {
  public:
-  explicit Request(fuse_req_t req) : req_(req) {}
-  Request(Request&& other) noexcept : req_(std::exchange(other.req_, nullptr)) {}
+  explicit Request(fuse_req_t req) : waiting_(new std::atomic<fuse_req_t>(req)) {
+    ::fuse_req_interrupt_func(req, on_interrupt, waiting_.get());
+  }
+  Request(Request&&) noexcept = default;
   Request& operator=(Request&&) = delete;
   ~Request() {
-    if (req_ != nullptr) ::fuse_reply_err(req_, EIO);
+    if (waiting_ == nullptr) return;  // moved away
+    if (const fuse_req_t req = take()) ::fuse_reply_err(req, EIO);
   }
 
-  fuse_req_t take() { return std::exchange(req_, nullptr); }
-  void fail(const Error& error) { ::fuse_reply_err(take(), errno_of(error.code)); }
-  void ok() { ::fuse_reply_err(take(), 0); }
+  // The request, to be answered now; null when it has been answered. The second line waits for an interrupt
+  // that is being delivered at this moment (libfuse holds the request's lock meanwhile).
+  fuse_req_t take() {
+    const fuse_req_t req = waiting_->exchange(nullptr);
+    if (req != nullptr) ::fuse_req_interrupt_func(req, nullptr, nullptr);
+    return req;
+  }
+  void fail(const Error& error) {
+    if (const fuse_req_t req = take()) ::fuse_reply_err(req, errno_of(error.code));
+  }
 
  private:
-  fuse_req_t req_;
+  static void on_interrupt(fuse_req_t, void* waiting) {
+    if (const fuse_req_t req = static_cast<std::atomic<fuse_req_t>*>(waiting)->exchange(nullptr)) ::fuse_reply_err(req, EINTR);
+  }
+
+  std::unique_ptr<std::atomic<fuse_req_t>> waiting_;
 };
 
 Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(::fuse_req_userdata(req)); }
@@ -66,12 +85,16 @@ void op_init(void* userdata, fuse_conn_info* connection) {
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
-  filesystem(req).lookup(parent, name, [request = Request(req)](Result<Filesystem::Entry> found) mutable {
+  Filesystem& fs = filesystem(req);
+  fs.lookup(parent, name, [request = Request(req), &fs](Result<Filesystem::Entry> found) mutable {
     if (!found && found.error().code != ErrorCode::kNotFound) return request.fail(found.error());
     fuse_entry_param e{};
-    if (found) e = entry_param(*found);  // inode 0: the kernel may remember for a second that there is no such name
+    if (found) e = entry_param(*found);
+    // Inode 0: the kernel may remember for a second that there is no such name.
     if (!found) e.entry_timeout = 1;
-    ::fuse_reply_entry(request.take(), &e);
+    const fuse_req_t r = request.take();
+    const bool told = r != nullptr && ::fuse_reply_entry(r, &e) == 0;
+    if (!told && found) fs.forget(e.ino, 1);
   });
 }
 
@@ -87,8 +110,11 @@ void op_forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
   const auto attributes = filesystem(req).getattr(ino);
-  if (!attributes) return Request(req).fail(attributes.error());
-  ::fuse_reply_attr(req, &attributes->stat, attributes->timeout);
+  if (attributes) {
+    ::fuse_reply_attr(req, &attributes->stat, attributes->timeout);
+  } else {
+    ::fuse_reply_err(req, errno_of(attributes.error().code));
+  }
 }
 
 void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
@@ -96,14 +122,15 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
     ::fuse_reply_err(req, EROFS);
     return;
   }
-  filesystem(req).open(ino, [request = Request(req), ino](Status opened) mutable {
+  Filesystem& fs = filesystem(req);
+  fs.open(ino, [request = Request(req), &fs, ino](Status opened) mutable {
     if (!opened) return request.fail(opened.error());
-    const fuse_req_t r = request.take();
     fuse_file_info info{};
     // An inode is one version: pages of an earlier open are as good as new ones.
     info.keep_cache = 1;
-    // The opener was interrupted and is gone: there will be no release.
-    if (::fuse_reply_open(r, &info) == -ENOENT) filesystem(r).release(ino);
+    const fuse_req_t r = request.take();
+    // An opener who was interrupted is gone: there will be no release.
+    if (r == nullptr || ::fuse_reply_open(r, &info) != 0) fs.release(ino);
   });
 }
 
@@ -111,7 +138,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, fuse_fil
   const auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
   filesystem(req).read(ino, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {
     if (!bytes) return request.fail(bytes.error());
-    ::fuse_reply_iov(request.take(), bytes->data(), static_cast<int>(bytes->size()));
+    if (const fuse_req_t r = request.take()) ::fuse_reply_iov(r, bytes->data(), static_cast<int>(bytes->size()));
   });
 }
 
@@ -125,7 +152,8 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
     if (!handle) return request.fail(handle.error());
     fuse_file_info info{};
     info.fh = reinterpret_cast<uint64_t>(handle->get());
-    if (::fuse_reply_open(request.take(), &info) == 0) (void)handle->release();
+    const fuse_req_t r = request.take();
+    if (r != nullptr && ::fuse_reply_open(r, &info) == 0) (void)handle->release();
   });
 }
 

@@ -1,18 +1,19 @@
 // `wormhole umount`: ends a mount and waits until its daemon has written everything.
+#include <poll.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
-#include <chrono>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <thread>
 
+#include "base/file_descriptor.h"
 #include "tools/command.h"
 #include "tools/control.h"
 #include "tools/mount_table.h"
@@ -21,7 +22,7 @@ namespace wormhole {
 namespace {
 
 // A daemon's last commit is a few syncs; one that takes longer than this is reported.
-constexpr auto kPatience = std::chrono::seconds(30);
+constexpr int kPatienceMilliseconds = 30'000;
 
 // Without asking the mount: its server may hang. Only the parent is resolved.
 std::string resolve(const std::string& place) {
@@ -53,13 +54,10 @@ int detach(const std::string& place, bool lazy) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : EBUSY;
 }
 
-bool wait_for_end(pid_t pid) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (std::filesystem::exists("/proc/" + std::to_string(pid))) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return true;
+// A pidfd and not /proc: a daemon that has ended but is not yet reaped counts as ended.
+bool wait_for_end(const FileDescriptor& daemon) {
+  pollfd p{daemon.get(), POLLIN, 0};
+  return ::poll(&p, 1, kPatienceMilliseconds) == 1;
 }
 
 int umount(const std::string& argument, bool lazy) {
@@ -70,12 +68,14 @@ int umount(const std::string& argument, bool lazy) {
     return 1;
   }
   const pid_t pid = daemon_of(place);
+  // Opened before the end, so that the number cannot mean another process.
+  const FileDescriptor daemon(pid > 0 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1);
   if (const int error = detach(place, lazy); error != 0) {
     std::fprintf(stderr, "wormhole: umount %s: %s%s\n", place.c_str(), std::strerror(error),
                  error == EBUSY ? ": some program uses it (see: fuser -vm DIR); --lazy detaches it all the same" : "");
     return 1;
   }
-  if (pid > 0 && !lazy && !wait_for_end(pid)) {
+  if (daemon && !lazy && !wait_for_end(daemon)) {
     std::fprintf(stderr, "wormhole: unmounted, but the daemon (pid %d) is still writing\n", static_cast<int>(pid));
     return 1;
   }

@@ -61,27 +61,17 @@ TOLERABLE = {
     "429 with Retry-After": {"status": 429, "retry_after": 1, "times": 2},
     "503 with Retry-After": {"status": 503, "retry_after": 1, "times": 1},
     "a slow line": {"bytes_per_second": 4_000_000},
-    "a stall on some": {"stall_after": 10_000, "times": 1},
+    "a pause in a body": {"stall_after": 10_000, "times": 1},
 }
 
 
 @pytest.mark.parametrize("what", TOLERABLE)
 def test_it_is_read_right_from_a_server_with(server, mount, content, what):
     file = mounted_file(mount, server, **TOLERABLE[what])
-    if "stall_after" in TOLERABLE[what]:  # must be given up before the reader's time is over
-        file_bytes = _read_patiently(file, server)
-    else:
-        file_bytes = file.read_bytes()
-    assert file_bytes == content
-
-
-def _read_patiently(file: Path, server) -> bytes:
-    releaser = threading.Timer(1, server.release, ["file"])
-    releaser.start()
-    try:
-        return file.read_bytes()
-    finally:
-        releaser.cancel()
+    going_on = threading.Timer(1, server.release, ["file"])  # ends the stalls
+    going_on.start()
+    assert file.read_bytes() == content
+    going_on.cancel()
 
 
 def test_random_reads_work_on_a_server_without_ranges(server, mount, content):
@@ -139,12 +129,11 @@ def _reads(file: Path) -> bytes | None:
         return None
 
 
-@pytest.mark.parametrize("behaviour, expected", [({"status": 401}, errno.EACCES), ({"status": 403}, errno.EACCES)])
-def test_a_refusal_is_eacces(server, mount, behaviour, expected):
-    file = mounted_file(mount, server, **behaviour)
-    with pytest.raises(OSError) as refused:
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_is_eacces(server, mount, status):
+    file = mounted_file(mount, server, status=status)
+    with pytest.raises(PermissionError):
         file.read_bytes()
-    assert refused.value.errno in (expected, errno.EPERM)
 
 
 def test_a_file_that_is_listed_but_not_there_is_an_error(server, mount):
@@ -225,7 +214,7 @@ def test_a_page_that_is_no_listing_is_an_error_or_an_empty_directory(range_serve
     range_server.put("bad/file", b"y")
     mounted = mount(range_server.url, timeout=TIMEOUT)
     try:
-        assert set(os.listdir(mounted / "bad")) <= {"file"} | {n for n in os.listdir(mounted / "bad") if n.startswith("x")}
+        assert os.listdir(mounted / "bad") == []
     except OSError as error:
         assert error.errno in (errno.EIO, errno.ENOTDIR, errno.EACCES)
     assert (mounted / "good").read_bytes() == b"x"

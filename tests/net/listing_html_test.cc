@@ -96,7 +96,7 @@ class HtmlListingOf : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Servers, HtmlListingOf,
                          ::testing::Values("nginx", "nginx_inexact", "apache_plain", "apache_fancy", "apache_table",
                                            "lighttpd", "caddy", "python"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& server) { return std::string(server.param); });
 
 TEST_P(HtmlListingOf, HasEveryNameAndItsType) {
   const std::string server = GetParam();
@@ -150,7 +150,9 @@ TEST_P(HtmlListingOf, IsRefusedWhenCutShort) {
   const std::vector<std::string> whole = names(parse(page));
   for (size_t length = 0; length < page.size(); length += std::max<size_t>(1, page.size() / 500)) {
     const Result<Listing> cut = parse(std::string_view(page).substr(0, length));
-    if (cut) EXPECT_EQ(names(cut), whole) << "cut at " << length;
+    if (cut) {
+      EXPECT_EQ(names(cut), whole) << "cut at " << length;
+    }
   }
 }
 
