@@ -37,6 +37,7 @@ wormhole_pkg_config(lmdb lmdb)
 wormhole_pkg_config(xxhash libxxhash)
 wormhole_pkg_config(xml2 libxml-2.0)
 wormhole_pkg_config(microhttpd libmicrohttpd)
+wormhole_pkg_config(gnutls gnutls)  # SHA-256; libcurl brings it along
 wormhole_cmake_package(spdlog spdlog spdlog::spdlog)  # brings fmt
 wormhole_cmake_package(cli11 CLI11 CLI11::CLI11)
 wormhole_cmake_package(expected tl-expected tl::expected)

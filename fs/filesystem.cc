@@ -12,12 +12,13 @@ constexpr blksize_t kPreferredRead = 1 << 20;
 }  // namespace
 
 Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine,
-                       const Metrics& metrics)
+                       const Metrics& metrics, const Clock& clock)
     : options_(options),
       name_timeout_(name_timeout),
       catalog_(catalog),
       engine_(engine),
       metrics_(metrics),
+      started_(clock.unix_seconds()),
       root_ino_(catalog.root()->ino),
       inodes_(catalog.root()) {}
 
@@ -33,7 +34,9 @@ Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
   a.stat.st_size = static_cast<off_t>(node.size);
   a.stat.st_blocks = static_cast<blkcnt_t>((node.size + 511) / 512);
   a.stat.st_blksize = kPreferredRead;
-  a.stat.st_mtim.tv_sec = a.stat.st_ctim.tv_sec = a.stat.st_atim.tv_sec = node.mtime;
+  // A directory of which no listing gives a time, as the root, is as old as the mount.
+  const int64_t mtime = directory && node.mtime == 0 ? started_ : node.mtime;
+  a.stat.st_mtim.tv_sec = a.stat.st_ctim.tv_sec = a.stat.st_atim.tv_sec = mtime;
   return a;
 }
 

@@ -50,7 +50,8 @@ class Filesystem {
   using DirectoryReply = UniqueFunction<void(Result<std::unique_ptr<DirectoryHandle>>), 48>;
 
   // All references outlive the file system. `name_timeout`: the catalog's ttl, seconds.
-  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine, const Metrics& metrics);
+  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine, const Metrics& metrics,
+             const Clock& clock);
 
   // Counts as one lookup of the inode; forget() takes lookups back. Errors as Catalog::entry.
   void lookup(Ino parent, std::string_view name, EntryReply reply);
@@ -88,6 +89,7 @@ class Filesystem {
   Catalog& catalog_;
   Engine& engine_;
   const Metrics& metrics_;
+  const int64_t started_;  // seconds since the epoch
   const Ino root_ino_;
   InodeTable inodes_;
 

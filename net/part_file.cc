@@ -45,6 +45,15 @@ Status replace_file(const std::string& path, const std::string& text) {
   return {};
 }
 
+// False with errno. Not every file system can refuse to replace; there it is checked just before.
+bool rename_to(const std::string& from, const std::string& to, bool replace) {
+  if (replace) return ::rename(from.c_str(), to.c_str()) == 0;
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return true;
+  if (errno != EINVAL) return false;
+  errno = EEXIST;
+  return ::access(to.c_str(), F_OK) != 0 && ::rename(from.c_str(), to.c_str()) == 0;
+}
+
 void sync_directory_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path();
   const FileDescriptor fd(::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -176,11 +185,8 @@ Status PartFile::checkpoint_now() {
 Status PartFile::finish(bool replace) {
   if (checkpoint_.valid()) checkpoint_.wait();
   if (::fsync(fd_.get()) != 0) return fail(error_from_errno(errno, "sync " + part_path()));
-  const unsigned flags = replace ? 0 : RENAME_NOREPLACE;
-  int renamed = ::renameat2(AT_FDCWD, part_path().c_str(), AT_FDCWD, target_.c_str(), flags);
-  if (renamed != 0 && errno == EINVAL) renamed = ::rename(part_path().c_str(), target_.c_str());  // without such flags
-  if (renamed != 0) {
-    if (errno == EEXIST) return fail(ErrorCode::kBusy, "{} has appeared meanwhile", target_);
+  if (!rename_to(part_path(), target_, replace)) {
+    if (errno == EEXIST) return fail(ErrorCode::kInvalid, "{} exists already", target_);
     return fail(error_from_errno(errno, "rename to " + target_));
   }
   ::unlink(journal_path().c_str());

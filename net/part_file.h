@@ -45,7 +45,8 @@ class PartFile {
 
   Start start() const { return start_; }
   const RangeSet& present() const { return present_; }
-  const Identity& identity() const { return identity_; }
+  // An interruption now costs nothing: a later open() takes up what is there.
+  bool is_resumable() const { return !identity_.validator.if_range().empty() && present_.size() > 0; }
 
   // Errors: kNoSpace, kIo.
   Status write(uint64_t offset, std::span<const std::byte> bytes);
@@ -58,7 +59,7 @@ class PartFile {
   // The same, and waits.
   Status checkpoint_now();
 
-  // Everything is there: becomes FILE. kBusy when FILE exists and must not be replaced.
+  // Everything is there: becomes FILE. kInvalid when FILE exists and must not be replaced.
   Status finish(bool replace);
   // Removes the part and its journal.
   void discard();

@@ -16,6 +16,7 @@ namespace wormhole {
 
 using Run = std::function<int()>;
 
+CLI::App* add_get_command(CLI::App& program, Run& run);     // get.cc
 CLI::App* add_host_command(CLI::App& program, Run& run);    // host.cc
 CLI::App* add_mount_command(CLI::App& program, Run& run);   // mount.cc
 CLI::App* add_status_command(CLI::App& program, Run& run);  // status.cc

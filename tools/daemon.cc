@@ -76,7 +76,8 @@ Result<std::string> Daemon::start() {
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout}, std::move(*root),
                                        root_ino, *index_, *fetcher_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engine_->drop(inos); });
-  filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_, *engine_, metrics_);
+  filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_, *engine_,
+                                             metrics_, clock_);
 
   if (auto s = check_root_listing(); !s) return fail(s.error());
   if (warning.empty() && !catalog_->reachable()) warning = "the server cannot be reached: what is cached can be read";

@@ -21,7 +21,11 @@ int main(int argc, char** argv) {
   add_mount_command(program, run);
   add_umount_command(program, run);
   add_status_command(program, run);
+  add_get_command(program, run);
   add_host_command(program, run);
+  for (CLI::App* command : program.get_subcommands({})) {
+    command->set_version_flag("--version", "wormhole " WORMHOLE_VERSION);
+  }
 
   try {
     program.parse(argc, argv);

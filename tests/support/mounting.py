@@ -155,6 +155,10 @@ class MountFailed(AssertionError):
         self.result = result
 
 
+def _option_name(keyword: str) -> str:
+    return keyword if keyword in ("allow_other", "_netdev") else keyword.replace("_", "-")
+
+
 class Mount:
     """One `wormhole mount`, with its directories below `work`. Options as keywords: cache_size="1G", ttl=1, allow_other=True."""
 
@@ -166,9 +170,7 @@ class Mount:
         self.log = work / f"{self.directory.name}.log"
         self.prefix = prefix
         self.env = env
-        self.options = {"log": self.log, "log-level": "debug", **{k.replace("_", "-"): v for k, v in options.items()}}
-        if "allow-other" in self.options:
-            self.options["allow_other"] = self.options.pop("allow-other")
+        self.options = {"log": self.log, "log-level": "debug", **{_option_name(k): v for k, v in options.items()}}
         self.pid: int | None = None
 
     @property
