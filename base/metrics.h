@@ -20,7 +20,7 @@ struct Metrics {
 
   // The wire.
   Counter requests_sent{0};
-  Counter body_bytes_received{0};
+  Counter body_bytes_received{0};  // of files and of listings
   Counter fetches_failed{0};
   Counter fetches_retried{0};
   Gauge fetches_in_flight{0};

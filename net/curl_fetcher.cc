@@ -270,13 +270,13 @@ class CurlFetcher::NetThread {
   }
 
   size_t take_body(Transfer& t, std::string_view bytes) {
+    metrics_.body_bytes_received.fetch_add(bytes.size(), std::memory_order_relaxed);
     if (t.document) return take_document_body(t, bytes);
     if (!t.header_checked) {
       t.header_checked = true;
       if (auto ok = check_range_response(t.header, *t.range, t.validator, t.rest()); !ok) return refuse(t, ok.error());
       tell_head(t);
     }
-    metrics_.body_bytes_received.fetch_add(bytes.size(), std::memory_order_relaxed);
     if (t.range->whole_body) return take_chunks(t, bytes);
     if (bytes.size() > t.rest().size()) {
       return refuse(t, Error{ErrorCode::kBadResponse, t.url() + ": the body is longer than its range"});

@@ -23,8 +23,9 @@ Result<RemoteFile> file_of(const Document& document) {
   return RemoteFile{*document.head.size, document.last_modified, document.head.validator};
 }
 
-Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, Duration patience) {
-  if (url.is_directory()) return RemoteRoot{url.as_directory(), std::nullopt};
+namespace {
+
+Result<Document> head(Fetcher& fetcher, const Url& url, Duration patience) {
   std::promise<Result<Document>> answered;
   auto answer = answered.get_future();
   DocumentRequest request;
@@ -33,12 +34,22 @@ Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, Duration patience) {
   request.patience = patience;
   request.done = [&answered](Result<Document> d) { answered.set_value(std::move(d)); };
   fetcher.get(std::move(request));
-  Result<Document> document = answer.get();
-  if (!document) return fail(document.error());
-  auto arrived_at = Url::parse(document->url);
+  return answer.get();
+}
+
+}  // namespace
+
+Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, Duration patience) {
+  const Result<Document> document = head(fetcher, url, patience);
+  if (!document) {
+    // A server that has no HEAD for its listings (405) may still have the listings.
+    if (url.is_directory() && document.error().code == ErrorCode::kBadResponse) return RemoteRoot{url.as_directory(), std::nullopt};
+    return fail(document.error());
+  }
+  const auto arrived_at = Url::parse(document->url);
   if (!arrived_at) return fail(arrived_at.error());
-  if (arrived_at->is_directory()) return RemoteRoot{*arrived_at, std::nullopt};
-  auto file = file_of(*document);
+  if (arrived_at->is_directory()) return RemoteRoot{arrived_at->as_directory(), std::nullopt};
+  const auto file = file_of(*document);
   if (!file) return fail(file.error());
   return RemoteRoot{url, *file};
 }

@@ -46,7 +46,7 @@ class Wire {
   Wire(FileDescriptor near, FileDescriptor far, const Conditions& conditions)
       : near_{std::move(near), Line(conditions)}, far_{std::move(far), Line(with_other_seed(conditions))} {}
 
-  // Carries packets until a signal arrives on `signals`, then returns its number; `on_child` is told of SIGCHLD first.
+  // Carries packets until a signal arrives on `signals`; returns its number.
   int run(int signals) {
     for (;;) {
       std::array<pollfd, 3> waits = {pollfd{signals, POLLIN, 0}, pollfd{near_.device.get(), POLLIN, 0},
@@ -148,6 +148,7 @@ double parse_share(const std::string& text) {
 struct Arguments {
   std::string rate = "1G", rtt = "50ms", loss = "0%", queue = "4M";
   uint64_t seed = 1;
+  bool system_buffers = false;
 
   void add_to(CLI::App* app) {
     app->add_option("--rate", rate, "bits per second in each direction")->capture_default_str();
@@ -155,6 +156,7 @@ struct Arguments {
     app->add_option("--loss", loss, "share of packets lost in each direction")->capture_default_str();
     app->add_option("--queue", queue, "bytes that wait for the line before packets are dropped")->capture_default_str();
     app->add_option("--seed", seed, "of the losses")->capture_default_str();
+    app->add_flag("--system-buffers", system_buffers, "leave the limits of TCP's buffers as the kernel has them");
   }
 
   Conditions conditions() const {
@@ -192,13 +194,19 @@ void remove_ends() {
   remove(kFar);
 }
 
-Result<Wire> string_up(const Conditions& conditions) {
+// The end of a wire, by its holder.
+void take_down() {
+  remove_ends();
+  ::unlink(kPidFile);
+}
+
+Result<Wire> string_up(const Arguments& arguments) {
   remove_ends();  // of a wire that was killed
-  auto near = create(kNear);
+  auto near = create(kNear, !arguments.system_buffers);
   if (!near) return fail(near.error());
-  auto far = create(kFar);
+  auto far = create(kFar, !arguments.system_buffers);
   if (!far) return fail(far.error());
-  return Wire(std::move(*near), std::move(*far), conditions);
+  return Wire(std::move(*near), std::move(*far), arguments.conditions());
 }
 
 FileDescriptor take_signals() {
@@ -226,10 +234,10 @@ FileDescriptor take_signals() {
   ::_exit(127);
 }
 
-int run_command(const Conditions& conditions, const std::vector<std::string>& command) {
+int run_command(const Arguments& arguments, const std::vector<std::string>& command) {
   const auto lock = lock_pid_file();
   if (!lock) return complain(lock.error().message);
-  auto wire = string_up(conditions);
+  auto wire = string_up(arguments);
   if (!wire) {
     remove_ends();
     return complain(wire.error().message);
@@ -248,14 +256,14 @@ int run_command(const Conditions& conditions, const std::vector<std::string>& co
     }
   }
   wire->print_counts();
-  remove_ends();
+  take_down();
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-int up(const Conditions& conditions) {
+int up(const Arguments& arguments) {
   auto lock = lock_pid_file();
   if (!lock) return complain(lock.error().message);
-  auto wire = string_up(conditions);
+  auto wire = string_up(arguments);
   if (!wire) {
     remove_ends();
     return complain(wire.error().message);
@@ -274,7 +282,7 @@ int up(const Conditions& conditions) {
   (void)write_pid(*lock, ::getpid());
   while (wire->run(signals.get()) == SIGCHLD) {
   }
-  remove_ends();
+  take_down();
   return 0;
 }
 
@@ -284,9 +292,9 @@ int down() {
   const bool held = !lock_pid_file();
   if (held && file >> pid && pid > 1) {
     ::kill(pid, SIGTERM);
-    for (int i = 0; i < 100 && !lock_pid_file(); ++i) ::usleep(20'000);
+    for (int i = 0; i < 100 && ::access(kPidFile, F_OK) == 0; ++i) ::usleep(20'000);
   }
-  remove_ends();  // of a wire that was killed
+  take_down();  // what a wire that was killed has left
   return 0;
 }
 
@@ -301,18 +309,17 @@ int main(int argc, char** argv) {
   up_arguments.add_to(up_app);
   CLI::App* down_app = app.add_subcommand("down", "take it down");
   app.positionals_at_end();
-  Conditions conditions;
   try {
     app.parse(argc, argv);
-    conditions = (up_app->parsed() ? up_arguments : arguments).conditions();
+    (void)(up_app->parsed() ? up_arguments : arguments).conditions();  // says now what is malformed
   } catch (const CLI::Error& error) {
     return app.exit(error);
   }
   if (::geteuid() != 0) return complain("must be root, to create network namespaces");
-  if (up_app->parsed()) return up(conditions);
+  if (up_app->parsed()) return up(up_arguments);
   if (down_app->parsed()) return down();
   if (command.empty()) return complain("what shall run? wire [OPTIONS] -- COMMAND, wire up, wire down, or wire --help");
-  return run_command(conditions, command);
+  return run_command(arguments, command);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <vector>
 
 extern char** environ;
@@ -21,13 +22,16 @@ namespace {
 
 constexpr const char* kDevice = "wire";
 
-// Windows for 1 Gbit/s at 100 ms, twice: 2 x 12.5 MB.
-constexpr const char* kSysctls[][2] = {
+struct Sysctl {
+  const char *path, *value;
+};
+// Half of a buffer is window: 16 MiB, a little more than 1 Gbit/s at 100 ms.
+constexpr Sysctl kLargeBuffers[] = {
     {"/proc/sys/net/ipv4/tcp_rmem", "4096 1048576 33554432"},
     {"/proc/sys/net/ipv4/tcp_wmem", "4096 1048576 33554432"},
-    // Nothing of an earlier run slows down the next one.
-    {"/proc/sys/net/ipv4/tcp_no_metrics_save", "1"},
 };
+// Nothing that an earlier run has learnt slows down or speeds up the next one.
+constexpr Sysctl kForgetful[] = {{"/proc/sys/net/ipv4/tcp_no_metrics_save", "1"}};
 
 Status ip(std::vector<const char*> arguments) {
   std::string line = "ip";
@@ -59,8 +63,8 @@ Result<FileDescriptor> open_device() {
   return device;
 }
 
-Status write_sysctls() {
-  for (const auto& [path, value] : kSysctls) {
+Status write_sysctls(std::span<const Sysctl> sysctls) {
+  for (const auto& [path, value] : sysctls) {
     const FileDescriptor file(::open(path, O_WRONLY | O_CLOEXEC));
     if (!file || ::write(file.get(), value, std::strlen(value)) < 0) return fail(error_from_errno(errno, path));
   }
@@ -86,12 +90,13 @@ Status enter(const End& end) {
   return {};
 }
 
-Result<FileDescriptor> create(const End& end) {
+Result<FileDescriptor> create(const End& end, bool large_buffers) {
   if (auto s = ip({"netns", "add", end.name}); !s) return fail(s.error());
   const FileDescriptor home(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   if (auto s = enter(end); !s) return fail(s.error());
   auto device = open_device();
-  const auto sysctls = write_sysctls();
+  auto sysctls = write_sysctls(kForgetful);
+  if (sysctls && large_buffers) sysctls = write_sysctls(kLargeBuffers);
   if (::setns(home.get(), CLONE_NEWNET) != 0) return fail(error_from_errno(errno, "return to the first namespace"));
   if (!device) return device;
   if (!sysctls) return fail(sysctls.error());
