@@ -56,7 +56,7 @@ class ThreadLoop final : public EventLoop {
   void run() override {
     while (!stopping_.load(std::memory_order_acquire) || in_flight_ > 0) {
       const TimePoint now = std::chrono::steady_clock::now();
-      mailbox_.wait_until(tick_ ? next_tick_ : now + std::chrono::seconds(1));
+      home_.wait_until(tick_ ? next_tick_ : now + std::chrono::seconds(1));
       take_messages();
       if (tick_ && std::chrono::steady_clock::now() >= next_tick_) {
         next_tick_ = std::chrono::steady_clock::now() + period_;
@@ -64,7 +64,12 @@ class ThreadLoop final : public EventLoop {
       }
     }
     mailbox_.close();
+    // What was accepted before the box was closed is done in full.
     take_messages();
+    while (in_flight_ > 0) {
+      home_.wait_until(std::chrono::steady_clock::now() + std::chrono::seconds(1));
+      take_messages();
+    }
   }
 
   void stop() override {
@@ -82,9 +87,12 @@ class ThreadLoop final : public EventLoop {
   };
 
   void take_messages() {
-    mailbox_.drain(messages_);
-    for (Task& task : messages_) task();
-    messages_.clear();
+    // In this order: a sign that is taken away here means a message that is found after it.
+    for (Mailbox* box : {&home_, &mailbox_}) {
+      box->drain(messages_);
+      for (Task& task : messages_) task();
+      messages_.clear();
+    }
   }
 
   void start(Operation op) {
@@ -111,15 +119,17 @@ class ThreadLoop final : public EventLoop {
       const ssize_t n = op->is_read ? ::pread(op->fd, op->memory, op->length, offset)
                                     : ::pwrite(op->fd, op->memory, op->length, offset);
       const int64_t result = n < 0 ? -errno : n;
-      mailbox_.post([this, op = std::move(op), result]() mutable {
+      home_.post([this, op = std::move(op), result]() mutable {
         --in_flight_;
         op->done(result);
       });
     }
   }
 
-  // Any thread.
-  Mailbox mailbox_;
+  // Any thread. `home_` is where the owner sleeps: the disk threads' results come here, also after the box for everybody is
+  // closed, and a sign that there is something in that one.
+  Mailbox home_;
+  Mailbox mailbox_{[this] { home_.post([] {}); }};
   std::atomic<bool> stopping_{false};
   Mutex mutex_;
   std::condition_variable_any work_arrived_;

@@ -89,7 +89,11 @@ class UringLoop final : public EventLoop {
       sleep();
     }
     mailbox_.close();
+    // What was accepted before the box was closed is done in full.
     take_messages();
+    while (in_flight_ > 0 || !queued_.empty()) {
+      if (!(start_queued() | run_completions())) ::io_uring_submit_and_wait(&ring_, 1);
+    }
   }
 
   void stop() override {

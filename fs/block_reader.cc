@@ -202,7 +202,7 @@ void BlockReader::start(const ReadRef& read) {
     if (run.place == Place::kDisk) read_cached(read, run.range);
     if (run.place == Place::kNowhere) read_missing(read, run.range);
   }
-  if (!o.stream.wanted) read_ahead(o, range, stalled);
+  if (!o.stream.wanted && !options_.offline) read_ahead(o, range, stalled);
   --o.reads;
   release_if_unused(o.ino);
 }
@@ -264,6 +264,7 @@ void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<Blo
 
 void BlockReader::read_missing(const ReadRef& read, ByteRange range) {
   Object& o = *read->object;
+  if (options_.offline) return read_fail(*read, Error{ErrorCode::kUnreachable, o.url + ": not cached, and offline=on"});
   const ByteRange blocks = align_to_blocks(range, o.size);
   make_room(blocks.size(), true);
   take_from_part(read, start_part(o, blocks, Lane::kDemand, patience_left(*read)), range);

@@ -43,6 +43,7 @@ using ReadReply = UniqueFunction<void(Result<std::span<const iovec>>), 48>;
 
 struct BlockReaderOptions {
   Duration patience = std::chrono::seconds(30);  // how long a read may wait without any byte arriving
+  bool offline = false;                          // what is not cached is an error, without asking the server
   ReadaheadOptions readahead;
 };
 

@@ -15,8 +15,9 @@ constexpr size_t kCachedEntries = 200'000;
 // connect timeout.
 constexpr Duration kAskAgainAfter = std::chrono::seconds(5);
 
-// How long somebody waits for a newer listing when an older one is at hand.
-constexpr Duration kPatienceWithOld = std::chrono::seconds(5);
+// How long somebody waits for news when something older is at hand: several round trips of any path, and no more than a
+// person at a prompt puts up with.
+constexpr Duration kPatienceWithOld = std::chrono::seconds(1);
 
 // The server did not speak, as opposed to: it refused.
 bool is_unreachable(ErrorCode code) {
@@ -160,16 +161,17 @@ bool Catalog::is_fresh(const Directory& directory) const {
 void Catalog::run() {
   std::vector<Task> messages;
   while (!stopping_) {
-    mailbox_.wait_until(std::chrono::steady_clock::now() + std::chrono::seconds(60));
+    mailbox_.wait_until(next_wake());
     mailbox_.drain(messages);
     for (Task& task : messages) task();
     messages.clear();
+    use_known_where_due();
   }
   mailbox_.close();
   mailbox_.drain(messages);
   messages.clear();
-  for (auto& [ino, waiters] : waiting_) {
-    for (auto& done : waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
+  for (auto& [ino, renewal] : renewals_) {
+    for (auto& done : renewal.waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
   }
   for (auto& [url, waiters] : asked_about_) {
     for (auto& done : waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
@@ -190,8 +192,9 @@ void Catalog::note_reachable(bool reachable) {
 
 void Catalog::load(NodeRef directory, DirectoryDone done) {
   const Ino ino = directory->ino;
-  if (auto it = waiting_.find(ino); it != waiting_.end()) {
-    it->second.push_back(std::move(done));
+  if (auto it = renewals_.find(ino); it != renewals_.end()) {
+    if (it->second.known != nullptr && clock_.now() >= it->second.use_known_at) return done(it->second.known);
+    it->second.waiters.push_back(std::move(done));
     return;
   }
   DirectoryRef known = cached(ino);
@@ -209,7 +212,11 @@ void Catalog::load(NodeRef directory, DirectoryDone done) {
   if (options_.offline == OfflineMode::kOn) {
     return done(fail(ErrorCode::kUnreachable, "{}: nothing is known of it, and offline=on", url_of(*directory)));
   }
-  waiting_[ino].push_back(std::move(done));
+  // offline = off: an old listing is no answer.
+  Renewal& renewal = renewals_[ino];
+  if (options_.offline == OfflineMode::kAuto) renewal.known = known;
+  renewal.use_known_at = clock_.now() + kPatienceWithOld;
+  renewal.waiters.push_back(std::move(done));
   fetch_listing(std::move(directory), std::move(known));
 }
 
@@ -218,7 +225,7 @@ void Catalog::fetch_listing(NodeRef directory, DirectoryRef known) {
   DocumentRequest request;
   request.url = url_of(*directory);
   request.head_only = root_.file.has_value();
-  request.patience = known != nullptr ? std::min(options_.patience, kPatienceWithOld) : options_.patience;
+  request.patience = options_.patience;
   const int64_t asked_at = clock_.unix_seconds();
   request.done = [this, directory, known, asked_at](Result<Document> document) {
     mailbox_.post([this, directory, known, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
@@ -281,11 +288,31 @@ void Catalog::listing_failed(const NodeRef& directory, const DirectoryRef& known
 }
 
 void Catalog::answer(Ino ino, const Result<DirectoryRef>& result) {
-  auto it = waiting_.find(ino);
-  if (it == waiting_.end()) return;
-  std::vector<DirectoryDone> waiters = std::move(it->second);
-  waiting_.erase(it);
+  auto it = renewals_.find(ino);
+  if (it == renewals_.end()) return;
+  std::vector<DirectoryDone> waiters = std::move(it->second.waiters);
+  renewals_.erase(it);
   for (DirectoryDone& done : waiters) done(result);
+}
+
+// Whoever has waited long enough for a slow server gets the old listing; the fetch goes on.
+void Catalog::use_known_where_due() {
+  const TimePoint now = clock_.now();
+  std::vector<std::pair<DirectoryDone, DirectoryRef>> due;
+  for (auto& [ino, renewal] : renewals_) {
+    if (renewal.known == nullptr || now < renewal.use_known_at) continue;
+    for (DirectoryDone& done : renewal.waiters) due.emplace_back(std::move(done), renewal.known);
+    renewal.waiters.clear();
+  }
+  for (auto& [done, known] : due) done(known);
+}
+
+TimePoint Catalog::next_wake() const {
+  TimePoint wake = clock_.now() + std::chrono::seconds(60);
+  for (const auto& [ino, renewal] : renewals_) {
+    if (renewal.known != nullptr && !renewal.waiters.empty()) wake = std::min(wake, renewal.use_known_at);
+  }
+  return wake;
 }
 
 // --- one entry -----------------------------------------------------------------------------------------------------
@@ -311,7 +338,8 @@ void Catalog::ask_about(NodeRef directory, const DirectoryEntry& e, EntryDone do
   DocumentRequest request;
   request.url = url;
   request.head_only = true;
-  request.patience = std::min(options_.patience, kPatienceWithOld);
+  const bool have_old = e.size && !dead_.contains(e.ino) && options_.offline == OfflineMode::kAuto;
+  request.patience = have_old ? std::min(options_.patience, kPatienceWithOld) : options_.patience;
   request.done = [this, directory, name = e.name](Result<Document> document) {
     mailbox_.post([this, directory, name, d = std::make_unique<Result<Document>>(std::move(document))] {
       head_arrived(directory, name, std::move(*d));

@@ -4,8 +4,9 @@
 //   entry       one name in it, with everything that a stat needs: a HEAD where the listing does not tell
 //   confirm     is this file still the version that its node names? Before an open.
 //
-// A listing older than `ttl` is fetched again when somebody asks; a server that cannot be reached leaves the old one valid
-// (offline = auto), and is not asked again for a few seconds. Requests for one directory share one fetch.
+// A listing older than `ttl` is fetched again when somebody asks. A server that cannot be reached leaves the old one valid
+// (offline = auto), and is not asked again for a few seconds; one that is slow to answer is waited for a moment, then the
+// old one is used, and the new one replaces it when it comes. Requests for one directory share one fetch.
 //
 // Thread: the functions from any; answers come on the caller's thread when memory has them, else on the tree thread, which
 // owns what is under way. No lock is held while answering.
@@ -87,6 +88,8 @@ class Catalog {
   void single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document, int64_t asked_at);
   void publish(const NodeRef& directory, MergeResult merged);
   void answer(Ino ino, const Result<DirectoryRef>& result);
+  void use_known_where_due();
+  TimePoint next_wake() const;
   void listing_failed(const NodeRef& directory, const DirectoryRef& known, const Error& error);
   void ask_about(NodeRef directory, const DirectoryEntry& entry, EntryDone done);
   void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
@@ -119,7 +122,12 @@ class Catalog {
 
   // The tree thread's.
   bool stopping_ = false;
-  std::unordered_map<Ino, std::vector<DirectoryDone>> waiting_;          // for a listing
+  struct Renewal {                         // a listing that is being fetched
+    DirectoryRef known;                    // the old one, or null
+    TimePoint use_known_at;                // from then on nobody waits who could have the old one
+    std::vector<DirectoryDone> waiters;
+  };
+  std::unordered_map<Ino, Renewal> renewals_;
   std::unordered_map<std::string, std::vector<EntryDone>> asked_about_;  // for a HEAD, by URL
   std::unordered_set<Ino> dead_;  // versions that a read has found to be gone from the server
   TimePoint ask_again_at_{};

@@ -34,8 +34,8 @@ Fields fields_of(int64_t seconds) {
   const sys_days midnight = floor<days>(time);
   const year_month_day date(midnight);
   const hh_mm_ss clock(time - midnight);
-  return {int(date.year()), int(unsigned(date.month())), int(unsigned(date.day())), int(clock.hours().count()),
-          int(clock.minutes().count()), int(clock.seconds().count())};
+  return {int(date.year()),           int(unsigned(date.month())),  int(unsigned(date.day())),
+          int(clock.hours().count()), int(clock.minutes().count()), int(clock.seconds().count())};
 }
 
 // Takes a text apart from the left. Every step says whether it matched; what does not match takes nothing.
@@ -87,8 +87,8 @@ bool take_time(Scanner& in, Fields& f) {
 
 // "Sat, 21 Nov 2026 02:57:01 GMT"
 bool take_imf_fixdate(Scanner in, Fields& f) {
-  return in.skip_past(", ") && in.number(2, &f.day) && in.literal(" ") && in.month_name(&f.month) &&
-         in.literal(" ") && in.number(4, &f.year) && in.literal(" ") && take_time(in, f) && in.rest() == " GMT";
+  return in.skip_past(", ") && in.number(2, &f.day) && in.literal(" ") && in.month_name(&f.month) && in.literal(" ") &&
+         in.number(4, &f.year) && in.literal(" ") && take_time(in, f) && in.rest() == " GMT";
 }
 
 // "Saturday, 21-Nov-26 02:57:01 GMT": a year that is more than 50 years ahead means the past (RFC 9110). Years here
@@ -116,8 +116,7 @@ bool take_listed_day(Scanner& in, Fields& f) {
     return true;
   }
   in = start;
-  return in.number(2, &f.day) && in.literal("-") && in.month_name(&f.month) && in.literal("-") &&
-         in.number(4, &f.year);
+  return in.number(2, &f.day) && in.literal("-") && in.month_name(&f.month) && in.literal("-") && in.number(4, &f.year);
 }
 
 // "Z", "+HH:MM", "-HH:MM" or nothing

@@ -1,5 +1,5 @@
-// Dates as servers write them, to and from seconds since the epoch. A date without a zone is taken as UTC, which is what
-// servers print unless they are told otherwise.
+// Dates as servers write them, to and from seconds since the epoch. A date without a zone is taken as UTC, which is
+// what servers print unless they are told otherwise.
 //
 // Thread: pure functions, any.
 #pragma once

@@ -76,7 +76,11 @@ class Download::Inbox final : public FetchSink {
 
 Download::Download(Fetcher& fetcher, BufferPool& buffers, const Clock& clock, DownloadOptions options,
                    DownloadObserver& observer)
-    : fetcher_(fetcher), buffers_(buffers), clock_(clock), options_(std::move(options)), observer_(observer),
+    : fetcher_(fetcher),
+      buffers_(buffers),
+      clock_(clock),
+      options_(std::move(options)),
+      observer_(observer),
       inbox_(std::make_shared<Inbox>(this)) {}
 
 Download::~Download() { inbox_->box().close(); }
@@ -101,14 +105,7 @@ Result<DownloadResult> Download::run_once(const Url& url) {
   if (!head) return fail(head.error());
   if (Status opened = open_part(url, *head); !opened) return fail(opened.error());
 
-  if (Status transferred = transfer(url); !transferred) {
-    if (transferred.error().code == ErrorCode::kStale) {
-      part_->discard();
-      return fail(transferred.error());
-    }
-    if (Status kept = part_->checkpoint_now(); !kept) return fail(transferred.error());
-    return fail(with_advice(transferred.error()));
-  }
+  if (Status transferred = transfer(url); !transferred) return fail(keep_or_discard(transferred.error()));
   if (Status right = verify(); !right) return fail(right.error());
   if (Status finished = part_->finish(options_.replace); !finished) return fail(finished.error());
   return DownloadResult{size_, fetched_, validator_};
@@ -143,8 +140,8 @@ Status Download::open_part(const Url& url, const Document& head) {
   if (!part) return fail(part.error());
   part_ = std::move(*part);
   if (part_->start() == PartFile::Start::kDropped) {
-    observer_.note(fmt::format("what was there of {} is not of the version that the server has now: starts over",
-                               options_.file));
+    observer_.note(
+        fmt::format("what was there of {} is not of the version that the server has now: starts over", options_.file));
   }
   observer_.begins(size_, part_->present().size());
   return {};
@@ -289,8 +286,14 @@ Status Download::verify() const {
               to_hex(*options_.sha256));
 }
 
-Error Download::with_advice(Error error) const {
-  if (part_->is_resumable()) error.message += ". What has arrived is kept: the same command goes on from there";
+// What arrived is of use for a later run when it can be told from another version, and when the rest can be asked for.
+Error Download::keep_or_discard(Error error) {
+  const bool useful = error.code != ErrorCode::kStale && mode_ == Mode::kRanges && part_->is_resumable();
+  if (!useful) {
+    part_->discard();
+  } else if (part_->checkpoint_now()) {
+    error.message += ". What has arrived is kept: the same command goes on from there";
+  }
   return error;
 }
 

@@ -24,9 +24,9 @@
 namespace wormhole {
 
 struct DownloadOptions {
-  std::string file;         // what is to appear
-  bool replace = false;     // ... even if it exists
-  int connections = 16;     // ranges under way at once
+  std::string file;                              // what is to appear
+  bool replace = false;                          // ... even if it exists
+  int connections = 16;                          // ranges under way at once
   Duration patience = std::chrono::seconds(60);  // how long nothing may arrive
   std::optional<Sha256Digest> sha256;            // what the whole file must have
 };
@@ -92,7 +92,7 @@ class Download {
 
   void wait_for_messages();
   Status verify() const;
-  Error with_advice(Error error) const;
+  Error keep_or_discard(Error error);
 
   Fetcher& fetcher_;
   BufferPool& buffers_;

@@ -1,7 +1,7 @@
 // What stands beside a name in a directory listing: a date, and a size.
 //
-// A size is taken when it is a whole number of bytes. "12K" and "1.2 MiB" are rounded, so they are not a size: a wrong one
-// would be a file that ends too early.
+// A size is taken when it is a whole number of bytes. "12K" and "1.2 MiB" are rounded, so they are not a size: a wrong
+// one would be a file that ends too early.
 //
 // Thread: pure functions, any.
 #pragma once

@@ -45,8 +45,7 @@ bool not_modified(const RequestConditions& request, const Validator& validator) 
 
 // Both forms of If-Range, an ETag and a date, must be exactly ours.
 bool range_applies(const RequestConditions& request, const Validator& validator) {
-  return request.if_range.empty() || request.if_range == validator.etag ||
-         request.if_range == validator.last_modified;
+  return request.if_range.empty() || request.if_range == validator.etag || request.if_range == validator.last_modified;
 }
 
 }  // namespace

@@ -56,8 +56,7 @@ std::string_view content_type(std::string_view name) {
        {".mp3", "audio/mpeg"},
        {".mp4", "video/mp4"},
        {".webm", "video/webm"}}};
-  const auto* type =
-      std::find_if(kTypes.begin(), kTypes.end(), [&](const auto& t) { return name.ends_with(t.first); });
+  const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const auto& t) { return name.ends_with(t.first); });
   return type == kTypes.end() ? "application/octet-stream" : type->second;
 }
 
@@ -93,7 +92,8 @@ class Response {
  public:
   Response(int status, std::string_view body) : status_(status), length_(body.size()) {
     // MHD copies the bytes; its parameter lacks the const.
-    response_.reset(MHD_create_response_from_buffer(body.size(), const_cast<char*>(body.data()), MHD_RESPMEM_MUST_COPY));
+    response_.reset(
+        MHD_create_response_from_buffer(body.size(), const_cast<char*>(body.data()), MHD_RESPMEM_MUST_COPY));
   }
   // `range` of a file, by sendfile.
   Response(int status, FileDescriptor fd, ByteRange range) : status_(status), length_(range.size()) {
@@ -155,7 +155,8 @@ std::string client_address(MHD_Connection* connection) {
 // What a client sent, fit for a line of a log.
 std::string printable(std::string_view text) {
   std::string clean(text);
-  std::replace_if(clean.begin(), clean.end(), [](char c) { return c < ' ' || c == 0x7F; }, '?');
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; };
+  std::replace_if(clean.begin(), clean.end(), is_control, '?');
   return clean;
 }
 
@@ -198,15 +199,13 @@ class HttpServer::Daemon {
 
   // Takes the socket over.
   Status start(FileDescriptor socket) {
-    daemon_ = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, nullptr, nullptr, &Daemon::on_request, this,  //
-        MHD_OPTION_LISTEN_SOCKET, socket.get(),                                                      //
-        MHD_OPTION_THREAD_POOL_SIZE, thread_count(),                                                 //
-        MHD_OPTION_CONNECTION_LIMIT, kConnections,                                                   //
-        MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,                                                 //
-        MHD_OPTION_UNESCAPE_CALLBACK, &Daemon::leave_escaped, nullptr,                               //
-        MHD_OPTION_NOTIFY_COMPLETED, &Daemon::on_completed, this,                                    //
-        MHD_OPTION_END);
+    // clang-format off: an option and its value share a line
+    daemon_ = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, nullptr, nullptr, &Daemon::on_request,
+                               this, MHD_OPTION_LISTEN_SOCKET, socket.get(), MHD_OPTION_THREAD_POOL_SIZE,
+                               thread_count(), MHD_OPTION_CONNECTION_LIMIT, kConnections, MHD_OPTION_CONNECTION_TIMEOUT,
+                               kIdleSeconds, MHD_OPTION_UNESCAPE_CALLBACK, &Daemon::leave_escaped, nullptr,
+                               MHD_OPTION_NOTIFY_COMPLETED, &Daemon::on_completed, this, MHD_OPTION_END);
+    // clang-format on
     if (daemon_ == nullptr) return fail(ErrorCode::kIo, "the HTTP server does not start: {}", std::strerror(errno));
     socket_ = std::move(socket);
     return {};
@@ -302,13 +301,19 @@ class HttpServer::Daemon {
     return path->ends_with_slash ? answer_directory(std::move(*file), *path) : redirect_to_directory(*path);
   }
 
+  static Response response_of(const FileAnswer& answer, ServedFile& file) {
+    switch (answer.status) {
+      case 200:
+      case 206: return {answer.status, std::move(file.fd), answer.body};
+      // Only the header is sent; its Content-Length is that of the file (RFC 9110, section 8.6).
+      case 304: return {304, std::move(file.fd), {0, file.size}};
+      default: return Response::error(answer.status);
+    }
+  }
+
   static Response answer_file(const RequestConditions& conditions, ServedFile file, const ServedPath& path) {
     const FileAnswer answer = answer_file_request(conditions, file.validator, file.size);
-    const bool has_body = answer.status == 200 || answer.status == 206;
-    // Of a 304 the header alone is sent; its Content-Length is that of the file (RFC 9110, section 8.6).
-    Response response = has_body || answer.status == 304
-                            ? Response(answer.status, std::move(file.fd), has_body ? answer.body : ByteRange{0, file.size})
-                            : Response::error(answer.status);
+    Response response = response_of(answer, file);
     response.header("ETag", file.validator.etag);
     response.header("Last-Modified", file.validator.last_modified);
     response.header("Accept-Ranges", "bytes");

@@ -1,6 +1,6 @@
 // A read-only HTTP/1.1 server for a directory: files with ranges and validators, directories as an index that
-// net/listing_html.cc reads back exactly. What may be reached is decided in served_directory.h, what a request deserves in
-// http_conditions.h; this speaks HTTP, through libmicrohttpd.
+// net/listing_html.cc reads back exactly. What may be reached is decided in served_directory.h, what a request deserves
+// in http_conditions.h; this speaks HTTP, through libmicrohttpd.
 //
 // Thread: start and destruction by the owner. Requests run on the server's own threads.
 #pragma once

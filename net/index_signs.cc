@@ -7,8 +7,8 @@ namespace wormhole {
 namespace {
 
 // What titles begin with, in lower case; a path follows. nginx, Apache, lighttpd, Python, Jetty, Tomcat, rclone.
-constexpr std::array<std::string_view, 5> kHeadings = {"index of", "directory listing", "listing of", "directory:",
-                                                       "contents of"};
+constexpr std::array<std::string_view, 5> kHeadings = {"index of", "directory listing", "listing of",
+                                                       "directory:", "contents of"};
 
 // Longer than any of them and the slash behind it; the path itself does not matter.
 constexpr size_t kHeadingLimit = 512;

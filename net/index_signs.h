@@ -2,7 +2,7 @@
 // (index.html, a login form, an error with status 200), and taking that for a listing would empty a directory.
 //
 // A page is an index when it says so:
-//   - a title or heading is "Index of", "Directory listing for" or the like, and a path: nginx, Apache, lighttpd, Python...
+//   - a title or heading is "Index of", "Directory listing for" or the like, and a path: nginx, Apache, lighttpd, ...
 //   - or it has the table of Caddy's template, whose title is the bare name of the directory
 //   - or it has nothing but links in a <pre>, as Go's file server sends it
 //

@@ -1,8 +1,8 @@
 // HTML directory indexes, read by libxml2's push parser as they arrive; no document is built.
 //
-// The name of an entry comes from the link, never from its text: nginx and Apache cut long names in the text. What follows
-// the link, up to the next one or the end of the line or row, are the entry's facts. Caddy alone gives exact values,
-// as attributes beside rounded text.
+// The name of an entry comes from the link, never from its text: nginx and Apache cut long names in the text. What
+// follows the link, up to the next one or the end of the line or row, are the entry's facts. Caddy alone gives exact
+// values, as attributes beside rounded text.
 
 #include <libxml/HTMLparser.h>
 

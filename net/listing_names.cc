@@ -28,8 +28,8 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 bool may_be_entry(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.size() <= kMaxNameLength &&
-         name.find('/') == name.npos && name.find('\0') == name.npos;
+  return !name.empty() && name != "." && name != ".." && name.size() <= kMaxNameLength && name.find('/') == name.npos &&
+         name.find('\0') == name.npos;
 }
 
 ChildLinks::ChildLinks(const Url& page)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -54,6 +55,18 @@ bool rename_to(const std::string& from, const std::string& to, bool replace) {
   return ::access(to.c_str(), F_OK) != 0 && ::rename(from.c_str(), to.c_str()) == 0;
 }
 
+// fallocate() would find out as well, but only after it has filled the disk for everybody else.
+Status check_room(int fd, uint64_t size, const std::string& target) {
+  struct stat status = {};
+  struct statvfs disk = {};
+  if (::fstat(fd, &status) != 0 || ::fstatvfs(fd, &disk) != 0) return {};
+  constexpr uint64_t kUnit = 512;  // of st_blocks
+  const uint64_t has = static_cast<uint64_t>(status.st_blocks) * kUnit;
+  const uint64_t available = disk.f_bavail * disk.f_frsize;
+  if (size <= has + available) return {};
+  return fail(ErrorCode::kNoSpace, "no space for {}: {} bytes are needed, {} are free", target, size - has, available);
+}
+
 void sync_directory_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path();
   const FileDescriptor fd(::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -77,7 +90,9 @@ Json identity_json(const PartFile::Identity& identity) {
 RangeSet ranges_of(const Json& journal, uint64_t size) {
   RangeSet ranges;
   for (const Json& pair : journal.value("done", Json::array())) {
-    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_unsigned() || !pair[1].is_number_unsigned()) continue;
+    const bool is_range =
+        pair.is_array() && pair.size() == 2 && pair[0].is_number_unsigned() && pair[1].is_number_unsigned();
+    if (!is_range) continue;
     const ByteRange range{pair[0].get<uint64_t>(), pair[1].get<uint64_t>()};
     if (range.end <= size) ranges.add(range);
   }
@@ -119,6 +134,7 @@ Status PartFile::open_part() {
 
 // Finds out now, not at the end, that the disk is too small. File systems that cannot reserve get a sparse file.
 Status PartFile::reserve() {
+  if (Status room = check_room(fd_.get(), identity_.size, target_); !room) return room;
   const auto size = static_cast<off_t>(identity_.size);
   if (size > 0 && ::fallocate(fd_.get(), 0, 0, size) == 0) return {};
   if (size > 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {
@@ -169,11 +185,12 @@ std::string PartFile::journal_text() const {
 
 void PartFile::checkpoint() {
   if (checkpoint_.valid() && checkpoint_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
-  checkpoint_ = std::async(std::launch::async, [fd = fd_.get(), path = journal_path(), text = journal_text()]() -> Status {
-    name_this_thread("wh-journal");
-    if (::fdatasync(fd) != 0) return fail(error_from_errno(errno, "sync " + path));
-    return replace_file(path, text);
-  });
+  checkpoint_ =
+      std::async(std::launch::async, [fd = fd_.get(), path = journal_path(), text = journal_text()]() -> Status {
+        name_this_thread("wh-journal");
+        if (::fdatasync(fd) != 0) return fail(error_from_errno(errno, "sync " + path));
+        return replace_file(path, text);
+      });
 }
 
 Status PartFile::checkpoint_now() {

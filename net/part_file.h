@@ -1,6 +1,6 @@
 // A local file while it is filled, in any order. FILE.wormhole-part has the bytes, each at its own offset;
-// FILE.wormhole-part.json, the journal, says what it is to become and which bytes are there. FILE itself appears when all of
-// it is there, by a rename.
+// FILE.wormhole-part.json, the journal, says what it is to become and which bytes are there. FILE itself appears when
+// all of it is there, by a rename.
 //
 // The journal is written after the bytes it speaks of are on the disk: it can know less than the disk, never more.
 // It belongs to one version of the remote file; bytes of another version are thrown away, never joined.
@@ -53,8 +53,8 @@ class PartFile {
   // As many bytes as there are from `offset` on, up to the size of `bytes`; for checking what was written.
   Result<size_t> read(uint64_t offset, std::span<std::byte> bytes) const;
 
-  // The bytes written so far get to the disk and then into the journal, in the background. Does nothing while an earlier
-  // checkpoint is under way.
+  // The bytes written so far get to the disk and then into the journal, in the background. Does nothing while an
+  // earlier checkpoint is under way.
   void checkpoint();
   // The same, and waits.
   Status checkpoint_now();

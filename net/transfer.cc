@@ -99,12 +99,14 @@ Error error_of_curl(CURLcode code, const char* detail, const std::string& url) {
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_ISSUER_ERROR:
     case CURLE_SSL_CIPHER: e = ErrorCode::kTls; break;
-    case CURLE_TOO_MANY_REDIRECTS:
+    case CURLE_TOO_MANY_REDIRECTS: e = ErrorCode::kBadResponse; break;
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT: e = ErrorCode::kInvalid; break;
     default: break;
   }
-  return Error{e, fmt::format("{}: {}", url, detail != nullptr && *detail != 0 ? detail : ::curl_easy_strerror(code))};
+  const char* what = detail != nullptr && *detail != 0 ? detail : ::curl_easy_strerror(code);
+  const char* advice = e == ErrorCode::kTls ? "; if the server's certificate is from an authority of your own, name it with ca=FILE" : "";
+  return Error{e, fmt::format("{}: {}{}", url, what, advice)};
 }
 
 Status check_range_response(const ResponseHeader& h, const FetchRequest& request, const Validator& validator,

@@ -27,7 +27,8 @@ std::string part_of(CURLU* handle, CURLUPart part, unsigned flags = 0) {
 // Spaces and bytes above ASCII are encoded instead of refused: people type them, and pages have them in links.
 // Schemes that curl was built without are parsed too, so that the message can name them.
 CURLUcode set_url(CURLU* handle, const std::string& text) {
-  return curl_url_set(handle, CURLUPART_URL, text.c_str(), CURLU_URLENCODE | CURLU_ALLOW_SPACE | CURLU_NON_SUPPORT_SCHEME);
+  return curl_url_set(handle, CURLUPART_URL, text.c_str(),
+                      CURLU_URLENCODE | CURLU_ALLOW_SPACE | CURLU_NON_SUPPORT_SCHEME);
 }
 
 std::string lower(std::string text) {

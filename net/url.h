@@ -15,8 +15,8 @@ namespace wormhole {
 
 class Url {
  public:
-  // An absolute http:// or https:// URL. kInvalid for anything else: the message names the part that is wrong and, for a
-  // missing scheme, proposes the URL with one.
+  // An absolute http:// or https:// URL. kInvalid for anything else: the message names the part that is wrong and, for
+  // a missing scheme, proposes the URL with one.
   static Result<Url> parse(std::string_view text);
 
   // The URL as it goes to libcurl, normalised, path percent-encoded; with credentials if it was given some.
@@ -26,7 +26,7 @@ class Url {
 
   const std::string& scheme() const { return scheme_; }
   const std::string& host() const { return host_; }
-  const std::string& path() const { return path_; }  // encoded, begins with '/'
+  const std::string& path() const { return path_; }    // encoded, begins with '/'
   const std::string& query() const { return query_; }  // encoded, without '?'; "" when there is none
   bool is_directory() const { return path_.ends_with('/'); }
 
@@ -45,7 +45,7 @@ class Url {
 
  private:
   static Result<Url> from_handle(Curl_URL* handle);  // changes the handle
-  Url with_path(std::string path) const;  // drops the query
+  Url with_path(std::string path) const;             // drops the query
 
   std::string text_, display_, scheme_, host_, port_, path_, query_;
 };

@@ -67,6 +67,7 @@ Result<std::string> Daemon::start() {
 
   BlockReaderOptions reader;
   reader.patience = options_.timeout;
+  reader.offline = options_.offline == OfflineMode::kOn;
   reader.readahead.max_window = std::min(reader.readahead.max_window, options_.memory / kReadaheadShare);
   reader.readahead.first_window = std::min(reader.readahead.first_window, reader.readahead.max_window);
   BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify, options_.cache_size, options_.min_free};

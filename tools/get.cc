@@ -128,7 +128,8 @@ Result<std::vector<Item>> items_of(const GetOptions& options) {
     return fail(ErrorCode::kInvalid, "-o names one file, but there are {} URLs: use -d", options.urls.size());
   }
   if (!options.sha256.empty() && options.urls.size() > 1) {
-    return fail(ErrorCode::kInvalid, "--sha256 is the checksum of one file, but there are {} URLs", options.urls.size());
+    return fail(ErrorCode::kInvalid, "--sha256 is the checksum of one file, but there are {} URLs",
+                options.urls.size());
   }
   std::vector<Item> items;
   for (const std::string& text : options.urls) {
@@ -146,7 +147,9 @@ Result<DownloadOptions> download_options(const GetOptions& options, const Item& 
   download.connections = options.connections;
   if (!options.sha256.empty()) {
     download.sha256 = parse_sha256(options.sha256);
-    if (!download.sha256) return fail(ErrorCode::kInvalid, "--sha256 {}: expected 64 hexadecimal digits", options.sha256);
+    if (!download.sha256) {
+      return fail(ErrorCode::kInvalid, "--sha256 {}: expected 64 hexadecimal digits", options.sha256);
+    }
   }
   return download;
 }
@@ -196,7 +199,8 @@ CLI::App* add_get_command(CLI::App& program, Run& run) {
       ->check(CLI::Range(1, 128))
       ->capture_default_str();
   command->add_option("--sha256", options->sha256, "What the file must have; else it is thrown away")->type_name("HEX");
-  command->add_option("--ca", options->ca_file, "Certificates to trust instead of the system's (PEM)")->type_name("FILE");
+  command->add_option("--ca", options->ca_file, "Certificates to trust instead of the system's (PEM)")
+      ->type_name("FILE");
   command->add_flag("-f,--force", options->replace, "Replace a file that exists");
   command->add_flag("--no-progress", options->no_progress, "Show nothing while it goes well");
   command->add_flag("--json", options->json, "A line of JSON on standard output for each URL, at its end");

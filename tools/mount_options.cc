@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -82,6 +83,12 @@ Status set_path(std::string& field, const std::string& text) {
   return {};
 }
 
+Status set_readable_file(std::string& field, const std::string& text) {
+  if (auto s = set_path(field, text); !s) return s;
+  if (::access(field.c_str(), R_OK) != 0) return fail(error_from_errno(errno, "it cannot be read"));
+  return {};
+}
+
 Status set_log_level(log::Level& field, const std::string& text) {
   if (log::parse_level(text, &field)) return {};
   return fail(ErrorCode::kInvalid, "expected one of: debug, info, warn, error, off");
@@ -122,7 +129,7 @@ const std::map<std::string, Setter>& setters() {
          return set_word(o.verify, v,
                          {{"auto", VerifyMode::kAuto}, {"always", VerifyMode::kAlways}, {"off", VerifyMode::kOff}});
        }},
-      {"ca", [](MountOptions& o, auto& v) { return set_path(o.curl.ca_file, v); }},
+      {"ca", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.ca_file, v); }},
       {"log", [](MountOptions& o, auto& v) { return set_path(o.log_file, v); }},
       {"log-level", [](MountOptions& o, auto& v) { return set_log_level(o.log_level, v); }},
       {"uid", [](MountOptions& o, auto& v) { return set_integer(o.filesystem.uid, v, 0, UINT32_MAX - 1); }},

@@ -129,9 +129,7 @@ ProgressBar::~ProgressBar() {
   if (line_is_open_) fmt::print(out_, "\n");
 }
 
-Duration ProgressBar::interval() const {
-  return output_ == Output::kTerminal ? kRedrawInterval : kLineInterval;
-}
+Duration ProgressBar::interval() const { return output_ == Output::kTerminal ? kRedrawInterval : kLineInterval; }
 
 void ProgressBar::update(uint64_t done) {
   if (output_ == Output::kNone) return;

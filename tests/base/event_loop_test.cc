@@ -3,12 +3,10 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <future>
 #include <memory>
 #include <string>
@@ -319,27 +317,25 @@ TEST_P(EventLoopTest, ReadsAndWritesOfManyFilesGoTogether) {
 
 // --- the end -------------------------------------------------------------------------------------------------------
 
-TEST_P(EventLoopTest, StopWaitsForWhatIsInFlight) {
-  int pipe_ends[2];
-  ASSERT_EQ(::pipe2(pipe_ends, O_CLOEXEC), 0);
-  const FileDescriptor from(pipe_ends[0]);
-  const FileDescriptor to(pipe_ends[1]);
-  if (GetParam() == EventLoop::Backend::kThreads) GTEST_SKIP() << "pread of a pipe fails at once";
+// A read of a pipe takes as long as the test wants; only io_uring reads pipes.
+TEST(EventLoop, StopWaitsForWhatIsInFlight) {
+  const auto loop = EventLoop::create(EventLoop::Backend::kUring);
+  if (loop == nullptr) GTEST_SKIP() << "io_uring is refused here";
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const FileDescriptor from(ends[0]);
+  const FileDescriptor to(ends[1]);
   char byte = 0;
-  bool done = false;
   std::thread writer;
-  run([&] {
-    loop_->read(from.get(), 0, &byte, 1, [&](int64_t n) {
-      EXPECT_EQ(n, 1);
-      done = true;
-    });
-    loop_->stop();
+  loop->post([&] {
+    loop->read(from.get(), 0, &byte, 1, [&](int64_t n) { EXPECT_EQ(n, 1); });
+    loop->stop();
     writer = std::thread([&] {
       std::this_thread::sleep_for(30ms);
       EXPECT_EQ(::write(to.get(), "x", 1), 1);
     });
   });
-  EXPECT_TRUE(done);
+  loop->run();
   EXPECT_EQ(byte, 'x');
   writer.join();
 }
@@ -380,23 +376,28 @@ TEST_P(EventLoopTest, AMessageThatWasNotRefusedRunsAndItsReadsComplete) {
   const FileDescriptor fd = file_with(3, 4096);
   for (int round = 0; round < 100; ++round) {
     loop_ = EventLoop::create(GetParam());
-    std::atomic<int> accepted{0};
-    int completed = 0;
+    std::atomic<int> completed{0};
+    std::atomic<bool> ended{false};
+    int accepted = 0;
     char byte = 0;
     std::thread sender([&] {
       const auto message = [&] {
         loop_->read(fd.get(), 0, &byte, 1, [&](int64_t) { ++completed; });
       };
-      while (loop_->post(message)) ++accepted;
+      while (loop_->post(message)) {
+        ++accepted;
+        while (accepted - completed > 4 && !ended) std::this_thread::yield();
+      }
     });
     std::thread stopper([&] {
       std::this_thread::sleep_for(std::chrono::microseconds(10 * round));
       loop_->stop();
     });
     loop_->run();
+    ended = true;
     sender.join();
     stopper.join();
-    ASSERT_EQ(completed, accepted.load()) << "round " << round;
+    ASSERT_EQ(completed, accepted) << "round " << round;
   }
 }
 

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,12 @@ def test_git_clones_from_a_bare_repository(origin, mount, work, need):
 @pytest.fixture
 def database(tree: Path) -> Path:
     path = tree / "data.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         db.execute("create table words (id integer primary key, word text, length int)")
         db.executemany("insert into words (word, length) values (?, ?)",
                        ((f"{i * 7919 % 100003:06} word", i % 97) for i in range(100_000)))
         db.execute("create index by_word on words (word)")
-    db.close()
+        db.commit()
     return path
 
 
@@ -98,7 +99,7 @@ def test_sqlite_queries_a_database_read_only(database, origin, mount, need, mode
                "select word from words where word = '054321 word';")
     expected = sh(f"sqlite3 'file:{database}?mode=ro' \"{queries}\"")
     assert sh(f"sqlite3 'file:{mounted / 'data.db'}?{mode}' \"{queries}\"") == expected
-    with sqlite3.connect(f"file:{mounted / 'data.db'}?{mode}", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{mounted / 'data.db'}?{mode}", uri=True)) as db:
         assert db.execute("select length from words where id = 4711").fetchone() == (4710 % 97,)
         with pytest.raises(sqlite3.OperationalError):
             db.execute("delete from words")
@@ -106,7 +107,7 @@ def test_sqlite_queries_a_database_read_only(database, origin, mount, need, mode
 
 def test_an_indexed_query_fetches_a_part_of_the_database(database, origin, mount):
     mounted = mount(origin.url)
-    with sqlite3.connect(f"file:{mounted / 'data.db'}?immutable=1", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{mounted / 'data.db'}?immutable=1", uri=True)) as db:
         assert db.execute("select count(*) from words where word = '054321 word'").fetchone() == (1,)
     assert 0 < origin.file_bytes() <= database.stat().st_size
 

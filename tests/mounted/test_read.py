@@ -120,7 +120,8 @@ def test_pages_touched_far_apart_are_right(file, content, support_program):
 
 
 def test_a_mapping_is_right_as_a_whole(file, content):
-    script = "import hashlib,mmap,sys; m=mmap.mmap(open(sys.argv[1],'rb').fileno(),0,access=mmap.ACCESS_READ); print(hashlib.sha256(m).hexdigest())"
+    script = ("import hashlib, mmap, sys; file = open(sys.argv[1], 'rb');"
+              "print(hashlib.sha256(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).hexdigest())")
     assert run("/usr/bin/python3", "-c", script, file).output.strip() == hashlib.sha256(content).hexdigest()
 
 

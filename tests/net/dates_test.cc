@@ -19,9 +19,9 @@ TEST(HttpDate, IsReadInItsThreeForms) {
 }
 
 TEST(HttpDate, IsNotReadWhenMalformed) {
-  for (const char* text : {"", "now", "Sat, 21 Nov 2026 02:57:01", "Sat, 31 Feb 2026 02:57:01 GMT",
-                           "Sat, 21 Nov 2026 24:00:00 GMT", "Sat, 21 Xyz 2026 02:57:01 GMT",
-                           "Sat, 21 Nov 2026 02:57:01 GMT ", "Sat, -1 Nov 2026 02:57:01 GMT"}) {
+  for (const char* text :
+       {"", "now", "Sat, 21 Nov 2026 02:57:01", "Sat, 31 Feb 2026 02:57:01 GMT", "Sat, 21 Nov 2026 24:00:00 GMT",
+        "Sat, 21 Xyz 2026 02:57:01 GMT", "Sat, 21 Nov 2026 02:57:01 GMT ", "Sat, -1 Nov 2026 02:57:01 GMT"}) {
     EXPECT_EQ(parse_http_date(text), std::nullopt) << text;
   }
 }
@@ -40,8 +40,8 @@ TEST(ListedDate, IsReadInTheFormsOfTheServers) {
     EXPECT_EQ(listed(text).value_or(ListedDate()).seconds, kMinute) << text;
     EXPECT_EQ(listed(text).value_or(ListedDate()).granularity, 60) << text;
   }
-  for (const char* text : {"2026-Nov-21 02:57:01", "2026-11-21T02:57:01Z", "2026-11-21T03:57:01+01:00",
-                           "2026-11-20T21:27:01-05:30"}) {
+  for (const char* text :
+       {"2026-Nov-21 02:57:01", "2026-11-21T02:57:01Z", "2026-11-21T03:57:01+01:00", "2026-11-20T21:27:01-05:30"}) {
     EXPECT_EQ(listed(text).value_or(ListedDate()).seconds, kInstant) << text;
     EXPECT_EQ(listed(text).value_or(ListedDate()).granularity, 1) << text;
   }
@@ -54,7 +54,8 @@ TEST(ListedDate, LeavesWhatFollows) {
 }
 
 TEST(ListedDate, LeavesTheTextWhenThereIsNoDate) {
-  for (const char* none : {"", "1234", "2026-11-21", "21-Foo-2026 02:57", "2026-13-21 02:57", "2026-11-31 02:57", "-"}) {
+  for (const char* none :
+       {"", "1234", "2026-11-21", "21-Foo-2026 02:57", "2026-13-21 02:57", "2026-11-31 02:57", "-"}) {
     std::string_view text = none;
     EXPECT_FALSE(take_listed_date(text)) << none;
     EXPECT_EQ(text, none);

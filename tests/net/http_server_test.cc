@@ -16,6 +16,7 @@
 #include "base/file_descriptor.h"
 #include "net/listing.h"
 #include "net/url.h"
+#include "tests/support/temporary_directory.h"
 
 namespace wormhole {
 namespace {
@@ -42,15 +43,8 @@ struct Response {
 class HttpServerTest : public ::testing::Test {
  protected:
   HttpServerTest() {
-    std::string pattern = (fs::temp_directory_path() / "http_server_test.XXXXXX").string();
-    top_ = ::mkdtemp(pattern.data());
-    root_ = top_ / "served";
     fs::create_directory(root_);
     write(top_ / "secret", "secret");
-  }
-  ~HttpServerTest() override {
-    server_.reset();
-    fs::remove_all(top_);
   }
 
   static void write(const fs::path& path, std::string_view content) {
@@ -114,7 +108,9 @@ class HttpServerTest : public ::testing::Test {
     return names;
   }
 
-  fs::path top_, root_;
+  const test::TemporaryDirectory directory_;
+  const fs::path top_ = directory_.path();
+  const fs::path root_ = top_ / "served";
   std::unique_ptr<HttpServer> server_;
   std::mutex log_mutex_;
   std::vector<std::string> log_;
@@ -285,7 +281,8 @@ TEST_F(HttpServerTest, ListsAndServesEveryName) {
   for (int byte = 1; byte < 256; ++byte) {
     if (byte != '/') names.push_back(std::string("x") + static_cast<char>(byte) + "y");
   }
-  for (const char* name : {" lead", "trail ", "a%20b", "&amp;", "...", "q?C=N;O=D", "\xE5\x90\x8D"}) names.emplace_back(name);
+  for (const char* name : {" lead", "trail ", "a%20b", "&amp;", "...", "q?C=N;O=D", "\xE5\x90\x8D"})
+    names.emplace_back(name);
   names.emplace_back(255, 'n');
   for (const std::string& name : names) write(root_ / name, name);
   start();

@@ -85,11 +85,31 @@ std::string nginx_line(std::string_view href, std::string_view facts = "21-Nov-2
 // --- names ------------------------------------------------------------------------------------------
 
 const std::vector<std::string> kTree = {
-    " lead", "#hash", "%41.txt", "100%.txt", "<tag>.txt", "[x](y)", "a&b.txt", "a=b", "back\\slash", "big.bin",
-    "colon:name", "it's.txt", "latin1-\xE9.txt", "na\xC3\xAFve-\xE5\x90\x8D\xE5\x89\x8D.txt", "new\nline", "plain.txt",
-    "plus+plus", "q?C=N;O=D", "quote\"d.txt", "semi;colon",
-    "this-is-a-very-long-file-name-that-nginx-will-truncate-in-its-display-column.tar.gz", "trail ", "what?.txt",
-    "with space.dat", "~tilde"};
+    " lead",
+    "#hash",
+    "%41.txt",
+    "100%.txt",
+    "<tag>.txt",
+    "[x](y)",
+    "a&b.txt",
+    "a=b",
+    "back\\slash",
+    "big.bin",
+    "colon:name",
+    "it's.txt",
+    "latin1-\xE9.txt",
+    "na\xC3\xAFve-\xE5\x90\x8D\xE5\x89\x8D.txt",
+    "new\nline",
+    "plain.txt",
+    "plus+plus",
+    "q?C=N;O=D",
+    "quote\"d.txt",
+    "semi;colon",
+    "this-is-a-very-long-file-name-that-nginx-will-truncate-in-its-display-column.tar.gz",
+    "trail ",
+    "what?.txt",
+    "with space.dat",
+    "~tilde"};
 
 class HtmlListingOf : public ::testing::TestWithParam<const char*> {};
 
@@ -180,10 +200,31 @@ TEST(HtmlListing, TakesTheNameFromTheHrefNotFromTheText) {
 
 TEST(HtmlListing, SkipsLinksThatLeadElsewhere) {
   std::string lines;
-  for (const char* href :
-       {"?C=N;O=D", "/pub/", "./", ".", "..", "../", "/", "/other/x", "a/b", "a/b/", "https://example.org/pub/x",
-        "http://example.org:81/pub/x", "http://elsewhere.org/pub/x", "//elsewhere.org/pub/x", "javascript:void(0)",
-        "mailto:a@b.c", "#top", "x?download", "%2e%2e/", "a%2Fb", "a%00b", "100%", "%zz", "http://[", ""}) {
+  for (const char* href : {"?C=N;O=D",
+                           "/pub/",
+                           "./",
+                           ".",
+                           "..",
+                           "../",
+                           "/",
+                           "/other/x",
+                           "a/b",
+                           "a/b/",
+                           "https://example.org/pub/x",
+                           "http://example.org:81/pub/x",
+                           "http://elsewhere.org/pub/x",
+                           "//elsewhere.org/pub/x",
+                           "javascript:void(0)",
+                           "mailto:a@b.c",
+                           "#top",
+                           "x?download",
+                           "%2e%2e/",
+                           "a%2Fb",
+                           "a%00b",
+                           "100%",
+                           "%zz",
+                           "http://[",
+                           ""}) {
     lines += nginx_line(href);
   }
   const Result<Listing> listing = parse(nginx_page(lines + nginx_line("good")));
@@ -199,8 +240,9 @@ TEST(HtmlListing, TakesAbsoluteLinksToItsChildren) {
 }
 
 TEST(HtmlListing, ReadsLinksWithSpacesAndUnicodeInThem) {
-  EXPECT_THAT(names(parse(nginx_page(nginx_line("a b") + nginx_line("na\xC3\xAFve") + nginx_line("&amp;&quot;&#x4e2d;")))),
-              ElementsAre("a b", "na\xC3\xAFve", "&\"\xE4\xB8\xAD"));
+  EXPECT_THAT(
+      names(parse(nginx_page(nginx_line("a b") + nginx_line("na\xC3\xAFve") + nginx_line("&amp;&quot;&#x4e2d;")))),
+      ElementsAre("a b", "na\xC3\xAFve", "&\"\xE4\xB8\xAD"));
 }
 
 TEST(HtmlListing, SurvivesNamesThatAreNotUtf8) {
@@ -246,9 +288,11 @@ TEST(HtmlListing, BelievesNumbersInAttributesOfCaddyAlone) {
 
 TEST(HtmlListing, ReadsTheTemplateOfLaterCaddies) {
   const std::string page =
-      "<!DOCTYPE html><html><head><title>pub/</title></head><body><table aria-describedby=\"summary\"><tr class=\"file\">"
+      "<!DOCTYPE html><html><head><title>pub/</title></head><body><table aria-describedby=\"summary\"><tr "
+      "class=\"file\">"
       "<td></td><td><a href=\"./x\"><svg></svg><span class=\"name\">x</span></a></td>"
-      "<td class=\"size\" data-size=\"2500\"><div class=\"sizebar\"><div class=\"sizebar-text\">2.4 KiB</div></div></td>"
+      "<td class=\"size\" data-size=\"2500\"><div class=\"sizebar\"><div class=\"sizebar-text\">2.4 "
+      "KiB</div></div></td>"
       "<td class=\"timestamp hideable\"><time datetime=\"2026-11-20T02:57:01Z\">11/20/2026</time></td></tr></table>"
       "</body></html>";
   EXPECT_EQ(entry(parse(page), "x").size, 2500);
@@ -262,7 +306,8 @@ TEST(HtmlListing, RefusesAnOrdinaryPage) {
        {"", "<html></html>", "hello", "<html><body><h1>It works!</h1></body></html>",
         "<html><title>Welcome to nginx!</title><p><a href=\"docs\">docs</a></html>",
         "<html><title>Index of economic freedom</title><ul><li><a href=\"1999\">1999</a></ul></html>",
-        "<html><body><p>see <a href=\"x\">x</a></p><pre>code</pre></body></html>", "\x7F"
+        "<html><body><p>see <a href=\"x\">x</a></p><pre>code</pre></body></html>",
+        "\x7F"
         "ELF\x01\x02"}) {
     EXPECT_THAT(refusal(page), HasSubstr("no directory listing: http://example.org/pub/")) << page;
   }
@@ -277,7 +322,8 @@ TEST(HtmlListing, StopsReadingAnOrdinaryPageEarly) {
 }
 
 TEST(HtmlListing, TakesAPageOfBareLinks) {
-  const std::string go = "<!doctype html>\n<meta name=\"viewport\">\n<pre>\n<a href=\"a\">a</a>\n<a href=\"b/\">b/</a>\n</pre>\n";
+  const std::string go =
+      "<!doctype html>\n<meta name=\"viewport\">\n<pre>\n<a href=\"a\">a</a>\n<a href=\"b/\">b/</a>\n</pre>\n";
   EXPECT_THAT(names(parse(go)), ElementsAre("a", "b"));
   EXPECT_THAT(names(parse("<pre>\n</pre>\n")), IsEmpty());
   EXPECT_THAT(refusal(go.substr(0, go.size() - 8)), HasSubstr("cut short"));

@@ -23,7 +23,7 @@ namespace test {
 // A result that holds a value.
 MATCHER(Succeeds, negation ? "is an error" : "is no error") {
   if (arg.has_value()) return true;
-  PrintTo(arg.error(), result_listener->stream());
+  if (result_listener->IsInterested()) PrintTo(arg.error(), result_listener->stream());
   return false;
 }
 
@@ -33,7 +33,7 @@ MATCHER_P(FailsWith, code, std::string(negation ? "is not " : "is ") + to_string
     *result_listener << "which is no error";
     return false;
   }
-  PrintTo(arg.error(), result_listener->stream());
+  if (result_listener->IsInterested()) PrintTo(arg.error(), result_listener->stream());
   return arg.error().code == code;
 }
 

@@ -42,11 +42,12 @@ def real_files(*, at_most: int = 64 << 20, sources: tuple[str, ...] = SOURCES) -
                     yield path, info
 
 
-def copy_real_tree(directory: Path, *, files: int, bytes_at_most: int, largest: int = 4 << 20) -> int:
+def copy_real_tree(directory: Path, *, files: int, bytes_at_most: int, largest: int = 4 << 20,
+                   sources: tuple[str, ...] = SOURCES) -> int:
     """Copies real files under their paths until there are enough. Returns how many. Names with a leading dot, which nginx
     does not list, are left out."""
     count = size = 0
-    for path, info in real_files(at_most=largest):
+    for path, info in real_files(at_most=largest, sources=sources):
         if any(part.startswith(".") for part in path.parts):
             continue
         if size + info.st_size > bytes_at_most:
