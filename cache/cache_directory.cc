@@ -44,12 +44,14 @@ Status check_format(const std::string& path) {
     return fail(ErrorCode::kFormat, "cache {}: its FORMAT file is not one of wormhole: choose another cache= directory", path);
   }
   std::error_code error;
-  if (!fs::is_empty(path, error) || error) {
+  const bool is_empty = fs::is_empty(path, error);
+  if (error) return fail(error_from_errno(error.value(), "cache: open " + path));
+  if (!is_empty) {
     return fail(ErrorCode::kFormat,
                 "{} is not empty and is no wormhole cache: nothing in it was touched; choose an empty or a new cache= directory",
                 path);
   }
-  // FORMAT last: a crash before it leaves a directory with a tag alone, which the next start has to accept.
+  fs::permissions(path, fs::perms::owner_all, error);
   if (auto s = write_file(path + "/FORMAT", kFormatPrefix + std::to_string(kFormatVersion) + "\n"); !s) return s;
   return write_file(path + "/CACHEDIR.TAG", kTag);
 }
@@ -84,7 +86,6 @@ Result<CacheDirectory> CacheDirectory::open(const std::string& path, int patienc
   std::error_code error;
   fs::create_directories(path, error);
   if (error) return fail(error_from_errno(error.value(), "cache: create directory " + path));
-  fs::permissions(path, fs::perms::owner_all, error);
   if (auto s = check_format(path); !s) return fail(s.error());
 
   FileDescriptor lock(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));

@@ -21,7 +21,7 @@ namespace wormhole {
 
 class CacheDirectory {
  public:
-  // Creates the directory if it is missing (with parents, mode 0700), checks it and takes the lock. Waits up to `patience_seconds`
+  // Creates the directory if it is missing (with parents), checks it and takes the lock; a new cache gets mode 0700. Waits up to `patience_seconds`
   // for a daemon that holds it: one that has just been unmounted is still writing its last commit.
   //   kFormat  another format version, or somebody else's directory     kBusy  a daemon holds it: the message names its pid
   //   kForbidden, kNoSpace, kIo  as the system says

@@ -176,7 +176,8 @@ Status LmdbIndex::init(const std::string& path) {
   metrics_.bytes_cached.store(static_cast<int64_t>(get_number("bytes", 0)));
   {
     MutexLock lock(mutex_);
-    next_ino_ = reserved_ino_ = get_number("next_ino", kFirstIno);
+    next_ino_ = get_number("next_ino", kFirstIno);
+    reserved_ino_ = next_ino_ + kInoRun;  // durable with the flush below
   }
   thread_ = start_thread("wh-index", [this] { run(); });
   post([](Batch& b) { b.clean = false; });
@@ -276,11 +277,17 @@ void LmdbIndex::post(Edit edit) {
 }
 
 Ino LmdbIndex::allocate_ino() {
-  MutexLock lock(mutex_);
-  if (next_ino_ == reserved_ino_) {
-    reserved_ino_ += kInoRun;
+  Ino ino = 0;
+  bool reserve = false;
+  {
+    MutexLock lock(mutex_);
+    ino = next_ino_++;
+    // The next run long before it is needed, so that it is durable by then.
+    reserve = reserved_ino_ - next_ino_ < kInoRun / 2;
+    if (reserve) reserved_ino_ += kInoRun;
   }
-  return next_ino_++;
+  if (reserve) post([](Batch&) {});  // every batch writes what is reserved
+  return ino;
 }
 
 std::optional<RootRecord> LmdbIndex::root(const std::string& url) {

@@ -155,8 +155,8 @@ std::string client_address(MHD_Connection* connection) {
 // What a client sent, fit for a line of a log.
 std::string printable(std::string_view text) {
   std::string clean(text);
-  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; };
-  std::replace_if(clean.begin(), clean.end(), is_control, '?');
+  const auto is_odd = [](char c) { return c <= ' ' || c > '~'; };
+  std::replace_if(clean.begin(), clean.end(), is_odd, '?');
   return clean;
 }
 

@@ -111,9 +111,9 @@ class HttpServerTest : public ::testing::Test {
   const test::TemporaryDirectory directory_;
   const fs::path top_ = directory_.path();
   const fs::path root_ = top_ / "served";
-  std::unique_ptr<HttpServer> server_;
   std::mutex log_mutex_;
   std::vector<std::string> log_;
+  std::unique_ptr<HttpServer> server_;  // ends first: it writes the log
 };
 
 // --- files ------------------------------------------------------------------------------------------
