@@ -249,7 +249,7 @@ bool BlockCache::verify(Object& o, const Read& read) {
 
 bool BlockCache::has_space(uint64_t bytes) {
   const auto cached = static_cast<uint64_t>(std::max<int64_t>(0, metrics_.bytes_cached.load(std::memory_order_relaxed)));
-  if (cached + bytes > options_.size_limit) return false;
+  if (cached + *uncommitted_ + bytes > options_.size_limit) return false;
   const TimePoint now = std::chrono::steady_clock::now();
   if (now - space_checked_ < kSpaceCheckPeriod) return space_ok_;
   space_checked_ = now;
@@ -278,6 +278,7 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done
     blocks.checksums.push_back(block_checksum(bytes->data() + (r.begin - range.begin), r.size()));
   }
   ++o.busy;
+  *uncommitted_ += range.size();
   struct Store {
     StoredBlocks blocks;
     ByteRange range;
@@ -300,8 +301,9 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done
         r.record.checksum[b % kBlocksPerRegion] = store->blocks.checksums[i];
       }
       metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
-      index_.put_blocks(std::move(store->blocks), {});
+      index_.put_blocks(std::move(store->blocks), [sum = uncommitted_, n = store->range.size()](bool) { *sum -= n; });
     } else {
+      *uncommitted_ -= store->range.size();
       metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
       if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);
       store_error_logged_ = true;

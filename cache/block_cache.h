@@ -11,6 +11,7 @@
 // Thread: the engine's. Nothing blocks except the opening of a file and an LMDB lookup.
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <map>
 #include <memory>
@@ -114,6 +115,8 @@ class BlockCache {
   const bool trust_index_;
   std::unordered_map<Ino, Object> objects_;
   std::list<Ino> idle_;  // oldest first
+  // Bytes that are being stored and are not in metrics_.bytes_cached yet; taken off on the index thread.
+  const std::shared_ptr<std::atomic<uint64_t>> uncommitted_ = std::make_shared<std::atomic<uint64_t>>(0);
   TimePoint space_checked_{};
   bool space_ok_ = true;
   bool store_error_logged_ = false;

@@ -18,7 +18,7 @@ constexpr uint64_t kLargestPart = 4ull << 20;
 constexpr uint64_t kSmallestPart = 256ull << 10;
 
 // Requests beyond the connections, so that one that becomes free finds its next part waiting.
-constexpr int kQueued = 4;
+constexpr size_t kQueued = 4;
 
 // Beside the parts: the chunks of a whole body.
 constexpr uint64_t kChunkMemory = 16ull << 20;
@@ -86,7 +86,7 @@ Download::Download(Fetcher& fetcher, BufferPool& buffers, const Clock& clock, Do
 Download::~Download() { inbox_->box().close(); }
 
 uint64_t Download::memory_for(int connections) {
-  return static_cast<uint64_t>(connections + kQueued) * kLargestPart + kChunkMemory;
+  return (static_cast<uint64_t>(connections) + kQueued) * kLargestPart + kChunkMemory;
 }
 
 Result<DownloadResult> Download::run(const Url& url) {
@@ -171,7 +171,7 @@ Status Download::transfer(const Url& url) {
 }
 
 void Download::start_parts(const Url& url) {
-  const auto limit = static_cast<size_t>(options_.connections + kQueued);
+  const size_t limit = static_cast<size_t>(options_.connections) + kQueued;
   while (!error_ && !waiting_.empty() && under_way_.size() < limit) {
     FetchRequest next = request(url, waiting_.back());
     waiting_.pop_back();

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "tools/human.h"
@@ -68,7 +69,7 @@ std::string eta(const Progress& p) {
   const double left = static_cast<double>(*p.total - p.done) / p.bytes_per_second;
   constexpr double kForever = 100.0 * 86400;
   if (left > kForever) return "ETA -:--";
-  return "ETA " + human_duration(std::chrono::seconds(static_cast<int64_t>(left + 0.5)));
+  return "ETA " + human_duration(std::chrono::seconds(std::llround(left)));
 }
 
 std::string bar(const Progress& p, size_t inside) {
@@ -107,7 +108,7 @@ double RateMeter::bytes_per_second() const {
 
 std::string format_progress(const Progress& p, std::optional<size_t> columns) {
   const std::string rate = human_rate(p.bytes_per_second);
-  const std::string full = join({p.label, percent(p), amount(p), rate, eta(p)});
+  std::string full = join({p.label, percent(p), amount(p), rate, eta(p)});
   if (!columns) return full;
   const size_t used = width(full) + 2;  // the brackets; the spaces around them are there already
   if (p.total && used + kSmallestBar <= *columns) {

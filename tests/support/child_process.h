@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 #include <utility>
 
 namespace wormhole::test {
@@ -16,7 +17,9 @@ class ChildProcess {
  public:
   // `body` returns the exit status. Nothing is destroyed at its end: the child dies by _exit, as by a kill.
   template <typename F>
-  explicit ChildProcess(F body) : pid_(::fork()) {
+  explicit ChildProcess(F body) {
+    std::fflush(nullptr);  // or what waits there is written twice
+    pid_ = ::fork();
     if (pid_ == 0) ::_exit(body());
   }
   ~ChildProcess() {
@@ -38,7 +41,7 @@ class ChildProcess {
   }
 
  private:
-  pid_t pid_;
+  pid_t pid_ = -1;
 };
 
 }  // namespace wormhole::test

@@ -1,5 +1,5 @@
-// page-toucher FILE [STEP]: maps FILE read-only and reads one byte of every STEP-th page (default 1), last page first, so
-// that every access is a page fault of its own and read-ahead guesses wrong. Prints the sum of the bytes.
+// page-toucher FILE [STEP]: maps FILE read-only and reads one byte of every STEP-th page (default 1), last page first,
+// so that every access is a page fault of its own and read-ahead guesses wrong. Prints the sum of the bytes.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
   const auto size = static_cast<uint64_t>(status.st_size);
   const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   const uint64_t step = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
-  void* map = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  if (size == 0) return std::puts("0") < 0;  // there is nothing to map
+  void* map = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
   if (map == MAP_FAILED) {
     std::perror("mmap");
     return 1;

@@ -210,7 +210,8 @@ struct RangeServer::Answer {
   uint64_t body_size() const { return content ? range.end - range.begin : text.size(); }
 };
 
-// The socket, with the limits of a behaviour between the body and it. Every send returns false when the connection is over.
+// The socket, with the limits of a behaviour between the body and it. Every send returns false when the connection is
+// over.
 class RangeServer::Wire {
  public:
   Wire(RangeServer& server, int socket) : server_(server), socket_(socket) {}
@@ -326,8 +327,8 @@ class RangeServer::Wire {
   // 50 pieces a second; sleeps for the time that the next piece takes.
   uint64_t drip(uint64_t room) {
     const uint64_t piece = std::clamp<uint64_t>(behaviour_->bytes_per_second / 50, 1, room);
-    const auto pause = std::chrono::duration<double>(static_cast<double>(piece) /
-                                                     static_cast<double>(behaviour_->bytes_per_second));
+    const auto pause =
+        std::chrono::duration<double>(static_cast<double>(piece) / static_cast<double>(behaviour_->bytes_per_second));
     Lock lock(server_.mutex_);
     server_.changed_.wait_for(lock, pause, [&] { return server_.stopping_; });
     return piece;
@@ -390,7 +391,7 @@ std::optional<RangeServer::Answer> RangeServer::wait_and_decide(const Request& r
 Behaviour RangeServer::take_behaviour(const Request& request) {
   const auto found = behaviours_.find(request.path);
   if (found == behaviours_.end()) return {};
-  const Behaviour behaviour = found->second;
+  Behaviour behaviour = found->second;
   const bool shows = request.method != "HEAD" || behaviour.status != 0 || !behaviour.redirect.empty();
   if (shows && behaviour.times > 0 && --found->second.times == 0) behaviours_.erase(found);
   return behaviour;
@@ -446,12 +447,12 @@ RangeServer::Answer RangeServer::decide(const Request& request) {
   }
   if (!behaviour.ignore_range) answer.headers += "Accept-Ranges: bytes\r\n";
 
-  const bool same_version = request.if_range.empty() ||
-                            (behaviour.validators == Behaviour::Validators::kStrongEtag &&
-                             request.if_range == content.etag()) ||
-                            ((behaviour.validators == Behaviour::Validators::kStrongEtag ||
-                              behaviour.validators == Behaviour::Validators::kLastModified) &&
-                             request.if_range == date);
+  const bool same_version =
+      request.if_range.empty() ||
+      (behaviour.validators == Behaviour::Validators::kStrongEtag && request.if_range == content.etag()) ||
+      ((behaviour.validators == Behaviour::Validators::kStrongEtag ||
+        behaviour.validators == Behaviour::Validators::kLastModified) &&
+       request.if_range == date);
   const auto range = parse_range(request.range, content.size);
   if (!range || behaviour.ignore_range || !same_version) return answer;
   if (range->begin >= range->end) return text(416, fmt::format("Content-Range: bytes */{}\r\n", content.size));
@@ -459,8 +460,8 @@ RangeServer::Answer RangeServer::decide(const Request& request) {
   answer.range = *range;
   const uint64_t shift = behaviour.content_range == Behaviour::ContentRange::kWrong ? 1 : 0;
   if (behaviour.content_range != Behaviour::ContentRange::kMissing) {
-    answer.headers += fmt::format("Content-Range: bytes {}-{}/{}\r\n", range->begin + shift, range->end - 1 + shift,
-                                  content.size);
+    answer.headers +=
+        fmt::format("Content-Range: bytes {}-{}/{}\r\n", range->begin + shift, range->end - 1 + shift, content.size);
   }
   return answer;
 }
@@ -472,7 +473,8 @@ std::optional<RangeServer::Answer> RangeServer::control(const Request& request) 
     handler = control_;
   }
   ControlReply reply{404, "no control here\n"};
-  if (handler) reply = handler({request.method, request.path.substr(kControlPrefix.size()), request.query, request.body});
+  if (handler)
+    reply = handler({request.method, request.path.substr(kControlPrefix.size()), request.query, request.body});
   Answer answer;
   answer.status = reply.status;
   answer.text = reply.body;
@@ -491,8 +493,8 @@ bool RangeServer::send(Wire& wire, const Request& request, const Answer& answer)
     }
     zipped = gzip(plain);
   }
-  std::string head = fmt::format("HTTP/1.{} {} {}\r\nServer: range-server\r\n{}", behaviour.http10 ? 0 : 1, answer.status,
-                                 reason(answer.status), answer.headers);
+  std::string head = fmt::format("HTTP/1.{} {} {}\r\nServer: range-server\r\n{}", behaviour.http10 ? 0 : 1,
+                                 answer.status, reason(answer.status), answer.headers);
   if (behaviour.gzip) head += "Content-Encoding: gzip\r\n";
   if (behaviour.chunked) {
     head += "Transfer-Encoding: chunked\r\n";

@@ -2,8 +2,8 @@
 // off, drips, stalls, compresses, changes an object between two requests. It keeps a log of what it was asked, and
 // can hold requests back until a test lets them go, so that an order of events is scripted instead of slept for.
 //
-// An object is named by its decoded path without the leading '/'; "" is the root. A path that ends in '/' and has objects
-// below it answers with a listing in nginx' style.
+// An object is named by its decoded path without the leading '/'; "" is the root. A path that ends in '/' and has
+// objects below it answers with a listing in nginx' style.
 //
 // Thread: every call from any thread. One thread accepts, one serves each connection.
 #pragma once
@@ -38,9 +38,9 @@ struct Behaviour {
   int times = kForever;
 
   // Something else instead of the object.
-  int status = 0;                  // 401, 403, 404, 416, 429, 500, 503...: this and a short text
+  int status = 0;                       // 401, 403, 404, 416, 429, 500, 503...: this and a short text
   std::optional<int> retry_after = {};  // seconds, with `status`
-  std::string redirect = {};       // 302 to this URL
+  std::string redirect = {};            // 302 to this URL
 
   // The head.
   bool ignore_range = false;  // 200 and the whole body, whatever range was asked for
@@ -52,10 +52,10 @@ struct Behaviour {
   std::optional<uint64_t> close_after = {};  // ends the connection in good order, too early
   std::optional<uint64_t> reset_after = {};  // RST
   std::optional<uint64_t> stall_after = {};  // sends nothing more until release()
-  uint64_t extra = 0;                   // more bytes than announced
-  bool chunked = false;                 // no Content-Length
-  bool gzip = false;                    // Content-Encoding: gzip, though nobody asked
-  uint64_t bytes_per_second = 0;        // drips at this rate; 0: as fast as it goes
+  uint64_t extra = 0;                        // more bytes than announced
+  bool chunked = false;                      // no Content-Length
+  bool gzip = false;                         // Content-Encoding: gzip, though nobody asked
+  uint64_t bytes_per_second = 0;             // drips at this rate; 0: as fast as it goes
 };
 
 struct LoggedRequest {
@@ -81,8 +81,8 @@ class RangeServer {
   uint16_t port() const { return port_; }
   std::string url(std::string_view path = "") const;
 
-  // An object of `size` bytes by the formula of pattern.h. Its ETag and date follow from `version`: the time is 2026-01-01
-  // plus `version` minutes. Replaces an object of that name; what is being sent stays as it was.
+  // An object of `size` bytes by the formula of pattern.h. Its ETag and date follow from `version`: the time is
+  // 2026-01-01 plus `version` minutes. Replaces an object of that name; what is being sent stays as it was.
   void put(const std::string& path, uint64_t size, uint64_t seed, uint64_t version = 1);
   // The same for given bytes.
   void put_bytes(const std::string& path, std::string bytes, uint64_t version = 1);
@@ -154,7 +154,7 @@ class RangeServer {
   void serve(Connection& connection, uint64_t number);
   std::optional<Answer> wait_and_decide(const Request& request, uint64_t connection);
   std::optional<Answer> control(const Request& request);
-  Answer decide(const Request& request);            // mutex_ is held
+  Answer decide(const Request& request);             // mutex_ is held
   Behaviour take_behaviour(const Request& request);  // mutex_ is held
   bool send(Wire& wire, const Request& request, const Answer& answer);
   std::optional<std::string> listing(const std::string& directory) const;  // mutex_ is held

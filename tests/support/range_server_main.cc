@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -54,39 +55,58 @@ Enum choice(const std::string& field, const std::string& word, const std::map<st
   return found->second;
 }
 
-Behaviour parse_behaviour(const Query& query) {
+using Setter = std::function<void(Behaviour&, const std::string&)>;
+
+const std::map<std::string, Setter>& fields() {
   using ContentRange = Behaviour::ContentRange;
   using Validators = Behaviour::Validators;
-  Behaviour b;
-  for (const auto& [field, value] : query) {
-    if (field == "times") b.times = std::stoi(value);
-    else if (field == "status") b.status = std::stoi(value);
-    else if (field == "retry_after") b.retry_after = std::stoi(value);
-    else if (field == "redirect") b.redirect = value;
-    else if (field == "ignore_range") b.ignore_range = true;
-    else if (field == "content_range")
-      b.content_range = choice<ContentRange>(field, value, {{"wrong", ContentRange::kWrong}, {"missing", ContentRange::kMissing}});
-    else if (field == "validators")
-      b.validators = choice<Validators>(field, value, {{"strong", Validators::kStrongEtag}, {"weak", Validators::kWeakEtag},
-                                                       {"date", Validators::kLastModified}, {"none", Validators::kNone}});
-    else if (field == "http10") b.http10 = true;
-    else if (field == "close_after") b.close_after = std::stoull(value);
-    else if (field == "reset_after") b.reset_after = std::stoull(value);
-    else if (field == "stall_after") b.stall_after = std::stoull(value);
-    else if (field == "extra") b.extra = std::stoull(value);
-    else if (field == "chunked") b.chunked = true;
-    else if (field == "gzip") b.gzip = true;
-    else if (field == "bytes_per_second") b.bytes_per_second = std::stoull(value);
-    else throw std::invalid_argument(fmt::format("no field is called '{}'", field));
+  static const std::map<std::string, ContentRange> content_ranges = {
+      {"right", ContentRange::kRight}, {"wrong", ContentRange::kWrong}, {"missing", ContentRange::kMissing}};
+  static const std::map<std::string, Validators> validators = {{"strong", Validators::kStrongEtag},
+                                                               {"weak", Validators::kWeakEtag},
+                                                               {"date", Validators::kLastModified},
+                                                               {"none", Validators::kNone}};
+  static const std::map<std::string, Setter> table = {
+      {"times", [](Behaviour& b, auto& value) { b.times = std::stoi(value); }},
+      {"status", [](Behaviour& b, auto& value) { b.status = std::stoi(value); }},
+      {"retry_after", [](Behaviour& b, auto& value) { b.retry_after = std::stoi(value); }},
+      {"redirect", [](Behaviour& b, auto& value) { b.redirect = value; }},
+      {"ignore_range", [](Behaviour& b, auto&) { b.ignore_range = true; }},
+      {"content_range",
+       [](Behaviour& b, auto& value) { b.content_range = choice("content_range", value, content_ranges); }},
+      {"validators", [](Behaviour& b, auto& value) { b.validators = choice("validators", value, validators); }},
+      {"http10", [](Behaviour& b, auto&) { b.http10 = true; }},
+      {"close_after", [](Behaviour& b, auto& value) { b.close_after = std::stoull(value); }},
+      {"reset_after", [](Behaviour& b, auto& value) { b.reset_after = std::stoull(value); }},
+      {"stall_after", [](Behaviour& b, auto& value) { b.stall_after = std::stoull(value); }},
+      {"extra", [](Behaviour& b, auto& value) { b.extra = std::stoull(value); }},
+      {"chunked", [](Behaviour& b, auto&) { b.chunked = true; }},
+      {"gzip", [](Behaviour& b, auto&) { b.gzip = true; }},
+      {"bytes_per_second", [](Behaviour& b, auto& value) { b.bytes_per_second = std::stoull(value); }},
+  };
+  return table;
+}
+
+Behaviour parse_behaviour(const Query& query) {
+  Behaviour behaviour;
+  for (const auto& [name, value] : query) {
+    const auto field = fields().find(name);
+    if (field == fields().end()) throw std::invalid_argument(fmt::format("no field is called '{}'", name));
+    field->second(behaviour, value);
   }
-  return b;
+  return behaviour;
 }
 
 std::string log_as_json(const RangeServer& server) {
   auto list = nlohmann::json::array();
   for (const LoggedRequest& r : server.requests()) {
-    list.push_back({{"method", r.method}, {"path", r.path}, {"range", r.range}, {"if_range", r.if_range},
-                    {"connection", r.connection}, {"status", r.status}, {"body_bytes", r.body_bytes}});
+    list.push_back({{"method", r.method},
+                    {"path", r.path},
+                    {"range", r.range},
+                    {"if_range", r.if_range},
+                    {"connection", r.connection},
+                    {"status", r.status},
+                    {"body_bytes", r.body_bytes}});
   }
   // Paths are bytes, JSON is UTF-8.
   return list.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -100,7 +120,8 @@ RangeServer::ControlReply control(RangeServer& server, const RangeServer::Contro
   const uint64_t version = number(query, "version", 1);
 
   if (what == "object" && request.method == "PUT") server.put_bytes(name, request.body, version);
-  else if (what == "object" && request.method == "POST") server.put(name, number(query, "size", 0), number(query, "seed", 0), version);
+  else if (what == "object" && request.method == "POST")
+    server.put(name, number(query, "size", 0), number(query, "seed", 0), version);
   else if (what == "object" && request.method == "DELETE") server.remove(name);
   else if (what == "behave") server.behave(name, parse_behaviour(query));
   else if (what == "hold") server.hold(name);

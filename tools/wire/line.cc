@@ -4,30 +4,29 @@
 
 namespace wormhole::wire {
 
-void Line::offer(Time now, Packet packet) {
-  const size_t segments = packet.segments();
-  for (size_t first = 0; first < segments;) {
-    // The next run of segments that come through.
-    if (!admit(now, packet.wire_size(first))) {
-      ++first;
-      continue;
+void Line::offer(Time now, const Packet& packet) {
+  size_t first = 0;  // of a run of segments that come through
+  Time arrival{};    // of its last one
+  const auto send_run = [&](size_t end) {
+    if (end > first) under_way_.push_back({arrival, packet.slice(first, end - first)});
+  };
+  for (size_t i = 0; i < packet.segments(); ++i) {
+    if (admit(now, packet.wire_size(i))) {
+      arrival = idle_from_ + conditions_.delay;
+    } else {
+      send_run(i);
+      first = i + 1;
     }
-    size_t end = first + 1;
-    bool stopped = false;
-    while (end < segments && !stopped) {
-      stopped = !admit(now, packet.wire_size(end));
-      if (!stopped) ++end;
-    }
-    under_way_.push_back({idle_from_ + conditions_.delay, packet.slice(first, end - first)});
-    first = end + (stopped ? 1 : 0);
   }
+  send_run(packet.segments());
 }
 
 bool Line::admit(Time now, size_t size) {
   const Time begin = std::max(now, idle_from_);
   Nanoseconds duration{0};
   if (conditions_.bits_per_second != 0) {
-    const uint64_t waiting = static_cast<uint64_t>((begin - now).count()) * (conditions_.bits_per_second / 1000) / 8'000'000;
+    const uint64_t waiting =
+        static_cast<uint64_t>((begin - now).count()) * (conditions_.bits_per_second / 1000) / 8'000'000;
     if (waiting + size > conditions_.queue_bytes) {
       ++counts_.dropped;
       return false;

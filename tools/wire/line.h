@@ -3,7 +3,8 @@
 //   offer ──► [ queue, at most so many bytes ] ──► rate ──► delay ──► take
 //              full: what comes is dropped                   loss: by chance, from a seed
 //
-// A packet that stands for many segments is queued, dropped and lost segment by segment, and leaves as few packets as possible.
+// A packet that stands for many segments is queued, dropped and lost segment by segment, and leaves as few packets as
+// possible.
 //
 // Thread: one. It has no clock of its own.
 #pragma once
@@ -40,7 +41,7 @@ class Line {
  public:
   explicit Line(const Conditions& conditions) : conditions_(conditions), chance_(conditions.seed) {}
 
-  void offer(Time now, Packet packet);
+  void offer(Time now, const Packet& packet);
   // When the next packet arrives; nothing when none is under way.
   std::optional<Time> next_arrival() const;
   // A packet that has arrived by `now`.

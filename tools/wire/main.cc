@@ -4,9 +4,9 @@
 //   wire up --rate 1G --rtt 50ms                       leaves the wire up; prints how to get to its ends
 //   wire down
 //
-// Near is 10.99.0.1, far 10.99.0.2. Only the network is another one: files and mounts are those of everybody. A server is
-// put at the far end by `nsenter --net=/run/netns/wormhole-far SERVER`; $WIRE_NEAR and $WIRE_FAR hold both paths for COMMAND.
-// Needs root, iproute2 and /dev/net/tun.
+// Near is 10.99.0.1, far 10.99.0.2. Only the network is another one: files and mounts are those of everybody. A server
+// is put at the far end by `nsenter --net=/run/netns/wormhole-far SERVER`; $WIRE_NEAR and $WIRE_FAR hold both paths for
+// COMMAND. Needs root, iproute2 and /dev/net/tun.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
@@ -91,7 +91,8 @@ class Wire {
     Nanoseconds wait = std::chrono::seconds(1);
     const Time t = now();
     for (const Line* line : {&near_.line, &far_.line}) {
-      if (const auto next = line->next_arrival()) wait = std::min(wait, std::max(Nanoseconds(0), Nanoseconds(*next - t)));
+      if (const auto next = line->next_arrival())
+        wait = std::min(wait, std::max(Nanoseconds(0), Nanoseconds(*next - t)));
     }
     return {wait.count() / 1'000'000'000, wait.count() % 1'000'000'000};
   }
@@ -123,7 +124,8 @@ uint64_t parse_amount(const std::string& text) {
   const double value = std::strtod(text.c_str(), &end);
   const std::string unit = end;
   const double factor = unit.empty() ? 1 : unit == "k" || unit == "K" ? 1e3 : unit == "M" ? 1e6 : unit == "G" ? 1e9 : 0;
-  if (end == text.c_str() || factor == 0 || value < 0) throw CLI::ValidationError(text, "expected a number with k, M or G");
+  if (end == text.c_str() || factor == 0 || value < 0)
+    throw CLI::ValidationError(text, "expected a number with k, M or G");
   return static_cast<uint64_t>(value * factor);
 }
 
@@ -132,7 +134,8 @@ Nanoseconds parse_duration(const std::string& text) {
   const double value = std::strtod(text.c_str(), &end);
   const std::string unit = end;
   const double factor = unit == "us" ? 1e3 : unit == "ms" ? 1e6 : unit == "s" ? 1e9 : 0;
-  if (end == text.c_str() || factor == 0 || value < 0) throw CLI::ValidationError(text, "expected a time with us, ms or s");
+  if (end == text.c_str() || factor == 0 || value < 0)
+    throw CLI::ValidationError(text, "expected a time with us, ms or s");
   return Nanoseconds(static_cast<int64_t>(value * factor));
 }
 
@@ -227,6 +230,7 @@ FileDescriptor take_signals() {
   ::setenv("WIRE_NEAR", kNear.path().c_str(), 1);
   ::setenv("WIRE_FAR", kFar.path().c_str(), 1);
   std::vector<char*> words;
+  words.reserve(command.size() + 1);
   for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
   ::execvp(words[0], words.data());
@@ -271,8 +275,8 @@ int up(const Arguments& arguments) {
   const pid_t child = ::fork();
   if (child < 0) return complain(std::strerror(errno));
   if (child > 0) {
-    std::printf("near  %s  nsenter --net=%s\nfar   %s  nsenter --net=%s\n", kNear.address, kNear.path().c_str(), kFar.address,
-                kFar.path().c_str());
+    std::printf("near  %s  nsenter --net=%s\nfar   %s  nsenter --net=%s\n", kNear.address, kNear.path().c_str(),
+                kFar.address, kFar.path().c_str());
     return 0;
   }
   ::setsid();

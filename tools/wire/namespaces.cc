@@ -14,8 +14,6 @@
 #include <span>
 #include <vector>
 
-extern char** environ;
-
 namespace wormhole::wire {
 
 namespace {
@@ -54,12 +52,14 @@ Result<FileDescriptor> open_device() {
   std::strncpy(request.ifr_name, kDevice, IFNAMSIZ - 1);
   request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
   if (::ioctl(device.get(), TUNSETIFF, &request) != 0) return fail(error_from_errno(errno, "create a TUN device"));
-  // Whole 64 KiB pieces cross the program instead of 44 packets each: that is what makes it cheap. UDP's needs kernel 6.2.
+  // Whole 64 KiB pieces cross the program instead of 44 packets each: that is what makes it cheap. UDP's needs
+  // kernel 6.2.
   constexpr unsigned kTcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 #ifdef TUN_F_USO4
   if (::ioctl(device.get(), TUNSETOFFLOAD, kTcp | TUN_F_USO4 | TUN_F_USO6) == 0) return device;
 #endif
-  if (::ioctl(device.get(), TUNSETOFFLOAD, kTcp) != 0) return fail(error_from_errno(errno, "offloads of the TUN device"));
+  if (::ioctl(device.get(), TUNSETOFFLOAD, kTcp) != 0)
+    return fail(error_from_errno(errno, "offloads of the TUN device"));
   return device;
 }
 

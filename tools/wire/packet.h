@@ -13,7 +13,8 @@ namespace wormhole::wire {
 // What Ethernet adds to each segment: preamble 8, header 14, checksum 4, gap 12.
 inline constexpr size_t kEthernetOverhead = 38;
 
-// struct virtio_net_hdr (VIRTIO 1.2, section 5.1.6); the kernel's own header does not compile as C++. In the machine's byte order.
+// struct virtio_net_hdr (VIRTIO 1.2, section 5.1.6); the kernel's own header does not compile as C++. In the machine's
+// byte order.
 struct DeviceHeader {
   enum Flags : uint8_t { kNeedsChecksum = 1 };
   enum Offload : uint8_t { kNone = 0, kTcp4 = 1, kUdp = 3, kTcp6 = 4, kUdpSegments = 5, kEcn = 0x80 };

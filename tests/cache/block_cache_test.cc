@@ -1,0 +1,642 @@
+// Blocks on a real disk: over an event loop on a thread of its own, with a disk in between that fails on order.
+#include "cache/block_cache.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <future>
+#include <thread>
+
+#include "base/event_loop.h"
+#include "tests/support/faulty_disk.h"
+#include "tests/support/index_snapshot.h"
+#include "tests/support/pattern.h"
+#include "tests/support/printing.h"
+#include "tests/support/temporary_directory.h"
+
+namespace wormhole {
+namespace {
+
+namespace fs = std::filesystem;
+using test::FailsWith;
+using test::Succeeds;
+
+constexpr Ino kFile = 0x1234;
+constexpr uint64_t kSeed = 7;
+constexpr uint64_t kSize = 10 * kBlockSize + 1000;  // the last block, 10, is short
+
+class BlockCacheTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    fs::create_directory(directory_ / "index");
+    fs::create_directory(directory_ / "objects");
+    options_.objects_path = directory_ / "objects";
+    options_.min_free = 0;
+    start();
+  }
+  void TearDown() override { stop(); }
+
+  // --- the life of a daemon ---
+
+  void start() {
+    auto opened = Index::open(directory_ / "index", metrics_);
+    ASSERT_THAT(opened, Succeeds());
+    index_ = std::move(*opened);
+    std::promise<void> ready;
+    thread_ = std::thread([&] {
+      loop_ = EventLoop::create();
+      disk_ = std::make_unique<test::FaultyDisk>(*loop_);
+      cache_ = std::make_unique<BlockCache>(options_, *index_, *disk_, buffers_, metrics_);
+      ready.set_value();
+      loop_->run();
+      cache_.reset();
+    });
+    ready.get_future().wait();
+  }
+  void stop() {
+    loop_->stop();
+    thread_.join();
+    index_.reset();
+  }
+  void restart() {
+    stop();
+    start();
+  }
+  void restart_with(VerifyMode verify) {
+    stop();
+    options_.verify = verify;
+    start();
+  }
+  // As after a kill: `meanwhile` happens to the files before the next start.
+  template <typename F>
+  void restart_after_a_kill(F meanwhile) {
+    test::IndexSnapshot snapshot(directory_ / "index");
+    snapshot.take(*index_);
+    stop();
+    snapshot.restore();
+    meanwhile();
+    start();
+  }
+
+  // --- verbs ---
+
+  template <typename F>
+  auto on_loop(F body) {
+    std::promise<decltype(body())> out;
+    loop_->post([&] {
+      if constexpr (std::is_void_v<decltype(body())>) {
+        body();
+        out.set_value();
+      } else {
+        out.set_value(body());
+      }
+    });
+    return out.get_future().get();
+  }
+
+  // A recorded object, as one is when a first response has told its version.
+  void open(Ino ino = kFile, uint64_t size = kSize) {
+    if (!index_->object(ino)) index_->put_object(ino, ObjectRecord{size, {"\"v\"", ""}});
+    on_loop([&] { cache_->open(ino, size, true); });
+  }
+  void close(Ino ino = kFile) {
+    on_loop([&] { cache_->close(ino); });
+  }
+  bool has(BlockIndex block, Ino ino = kFile) {
+    return on_loop([&] { return cache_->has(ino, block); });
+  }
+  bool complete(Ino ino = kFile) {
+    return on_loop([&] { return cache_->complete(ino); });
+  }
+  void drop(Ino ino = kFile) {
+    on_loop([&] { cache_->drop(ino); });
+  }
+
+  // Blocks [first, first + count) with the right bytes.
+  bool store(BlockIndex first, uint64_t count = 1, Ino ino = kFile, uint64_t size = kSize) {
+    std::promise<bool> done;
+    const ByteRange range{first * kBlockSize, std::min((first + count) * kBlockSize, size)};
+    loop_->post([&] {
+      BufferRef bytes = buffers_.allocate(range.size());
+      test::fill_pattern(kSeed, range.begin, {bytes->data(), range.size()});
+      cache_->store(ino, range, std::move(bytes), [&](bool ok) { done.set_value(ok); });
+    });
+    return done.get_future().get();
+  }
+
+  // The error, or nothing and every byte checked.
+  Status read(ByteRange range, Ino ino = kFile) {
+    auto result = read_bytes(range, ino);
+    if (!result) return fail(result.error());
+    EXPECT_EQ(test::first_mismatch(kSeed, range.begin, *result), std::nullopt);
+    return {};
+  }
+  Result<std::vector<std::byte>> read_bytes(ByteRange range, Ino ino = kFile) {
+    std::promise<Result<std::vector<std::byte>>> done;
+    loop_->post([&] {
+      cache_->read(ino, range, [&](Result<BlockCache::ReadResult> r) {
+        if (!r) return done.set_value(fail(r.error()));
+        const std::byte* begin = r->bytes->data() + r->skip;
+        done.set_value(std::vector<std::byte>(begin, begin + range.size()));
+      });
+    });
+    return done.get_future().get();
+  }
+  Status read_block(BlockIndex block) { return read(block_range(block, kSize)); }
+
+  std::string file_of(Ino ino = kFile) { return fmt::format("{}/objects/{:02x}/{:016x}", directory_.path(), ino & 0xff, ino); }
+  void flip_byte(uint64_t offset) {
+    const FileDescriptor fd(::open(file_of().c_str(), O_RDWR | O_CLOEXEC));
+    char byte = 0;
+    ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(offset)), 1);
+    byte = static_cast<char>(byte ^ 0x10);
+    ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(offset)), 1);
+  }
+  // What follows a commit happens on the index thread, a moment later.
+  static bool eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 2000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+
+  test::TemporaryDirectory directory_;
+  BlockCacheOptions options_;
+  Metrics metrics_;
+  BufferPool buffers_{64 << 20, metrics_};
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<test::FaultyDisk> disk_;
+  std::unique_ptr<BlockCache> cache_;
+  std::thread thread_;
+};
+
+// --- store and read ------------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, WhatWasNeverStoredIsNotThere) {
+  open();
+  EXPECT_FALSE(has(0));
+  EXPECT_FALSE(complete());
+}
+
+TEST_F(BlockCacheTest, AStoredBlockIsThereAndReadBack) {
+  open();
+  ASSERT_TRUE(store(3));
+  EXPECT_TRUE(has(3));
+  EXPECT_FALSE(has(2));
+  EXPECT_FALSE(has(4));
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, SeveralBlocksAreStoredWithOneWrite) {
+  open();
+  ASSERT_TRUE(store(2, 5));
+  EXPECT_EQ(disk_->writes(), 1u);
+  for (BlockIndex b = 2; b < 7; ++b) EXPECT_TRUE(has(b)) << b;
+  EXPECT_EQ(metrics_.blocks_stored, 5u);
+}
+
+TEST_F(BlockCacheTest, AnyRangeOfStoredBlocksIsReadWithOneRead) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  for (const ByteRange r : {ByteRange{0, 1}, ByteRange{kBlockSize - 1, kBlockSize + 1}, ByteRange{100'001, 500'003},
+                            ByteRange{kSize - 1, kSize}, ByteRange{0, kSize}}) {
+    const size_t before = disk_->reads();
+    EXPECT_THAT(read(r), Succeeds()) << r.begin;
+    EXPECT_EQ(disk_->reads() - before, 1u);
+  }
+}
+
+TEST_F(BlockCacheTest, AShortLastBlockIsABlock) {
+  open();
+  ASSERT_TRUE(store(10));
+  EXPECT_TRUE(has(10));
+  EXPECT_THAT(read(block_range(10, kSize)), Succeeds());
+  EXPECT_EQ(fs::file_size(file_of()), kSize);
+}
+
+TEST_F(BlockCacheTest, AnObjectIsCompleteWhenEveryBlockIsThere) {
+  open();
+  ASSERT_TRUE(store(0, 10));
+  EXPECT_FALSE(complete());
+  ASSERT_TRUE(store(10));
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, AnObjectOfManyRegionsIsCompleteWhenEveryBlockIsThere) {
+  constexpr uint64_t kLarge = 2 * kRegionSize;
+  open(kFile, kLarge);
+  ASSERT_TRUE(store(0, 127, kFile, kLarge));
+  EXPECT_FALSE(complete());
+  ASSERT_TRUE(store(127, 1, kFile, kLarge));
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, AnEmptyObjectIsComplete) {
+  open(kFile, 0);
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, AReadOverARegionsBorderIsOneRead) {
+  constexpr uint64_t kLarge = 2 * kRegionSize;
+  open(kFile, kLarge);
+  ASSERT_TRUE(store(62, 4, kFile, kLarge));
+  EXPECT_THAT(read({kRegionSize - 100, kRegionSize + 100}), Succeeds());
+  EXPECT_EQ(disk_->reads(), 1u);
+}
+
+TEST_F(BlockCacheTest, AShortReadGoesOn) {
+  open();
+  ASSERT_TRUE(store(0, 2));
+  disk_->order_read(1, {.at_most = 1000});
+  disk_->order_read(2, {.at_most = 1});
+  EXPECT_THAT(read({0, 2 * kBlockSize}), Succeeds());
+  EXPECT_EQ(disk_->reads(), 3u);
+}
+
+TEST_F(BlockCacheTest, BlocksThatWereHoledStaySparse) {
+  open(kFile, 1000 * kBlockSize);
+  ASSERT_TRUE(store(999, 1, kFile, 1000 * kBlockSize));
+  struct stat s {};
+  ASSERT_EQ(::stat(file_of().c_str(), &s), 0);
+  EXPECT_EQ(s.st_size, static_cast<off_t>(1000 * kBlockSize));
+  EXPECT_LT(s.st_blocks * 512, static_cast<off_t>(10 * kBlockSize));
+}
+
+// --- after a restart -----------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, AStoredBlockIsThereAfterARestart) {
+  open();
+  ASSERT_TRUE(store(3));
+  ASSERT_TRUE(store(10));
+  restart();
+  open();
+  EXPECT_TRUE(has(3));
+  EXPECT_TRUE(has(10));
+  EXPECT_FALSE(has(4));
+  EXPECT_THAT(read_block(3), Succeeds());
+  EXPECT_THAT(read_block(10), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AStoredBlockIsThereAfterAKill) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart_after_a_kill([] {});
+  open();
+  EXPECT_TRUE(has(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, BlocksOfAVersionThatIsNotRecordedAreNotBelieved) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart();
+  on_loop([&] { cache_->open(kFile, kSize, false); });
+  EXPECT_FALSE(has(3));
+}
+
+// --- checking ------------------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, AfterAKillAFlippedByteIsFoundOnceAndTheBlockIsGone) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart_after_a_kill([&] { flip_byte(3 * kBlockSize + 77); });
+  open();
+  EXPECT_TRUE(has(3));
+  EXPECT_THAT(read({3 * kBlockSize, 3 * kBlockSize + 10}), FailsWith(ErrorCode::kCorrupt));
+  EXPECT_FALSE(has(3));
+  EXPECT_EQ(metrics_.blocks_corrupt, 1u);
+}
+
+TEST_F(BlockCacheTest, ABlockThatWasFoundWrongIsGoneAfterARestartToo) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart_after_a_kill([&] { flip_byte(3 * kBlockSize); });
+  open();
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
+  restart();
+  open();
+  EXPECT_FALSE(has(3));
+}
+
+TEST_F(BlockCacheTest, AWrongBlockDoesNotCostItsNeighbours) {
+  open();
+  ASSERT_TRUE(store(2, 3));
+  restart_after_a_kill([&] { flip_byte(3 * kBlockSize); });
+  open();
+  EXPECT_THAT(read({2 * kBlockSize, 5 * kBlockSize}), FailsWith(ErrorCode::kCorrupt));
+  EXPECT_TRUE(has(2));
+  EXPECT_FALSE(has(3));
+  EXPECT_TRUE(has(4));
+  EXPECT_THAT(read_block(2), Succeeds());
+}
+
+TEST_F(BlockCacheTest, ABlockThatIsStoredAgainAfterItWasWrongIsGood) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart_after_a_kill([&] { flip_byte(3 * kBlockSize); });
+  open();
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
+  ASSERT_TRUE(store(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+  restart_after_a_kill([] {});
+  open();
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AfterAKillAnUnalignedReadChecksTheWholeBlocks) {
+  open();
+  ASSERT_TRUE(store(2, 3));
+  restart_after_a_kill([&] { flip_byte(4 * kBlockSize + kBlockSize - 1); });
+  open();
+  EXPECT_THAT(read({2 * kBlockSize + 5, 3 * kBlockSize + 5}), Succeeds());
+  EXPECT_THAT(read({3 * kBlockSize + 5, 4 * kBlockSize + 5}), FailsWith(ErrorCode::kCorrupt));
+}
+
+TEST_F(BlockCacheTest, AfterAKillABlockIsCheckedAtItsFirstTouchOnly) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart_after_a_kill([] {});
+  open();
+  EXPECT_THAT(read_block(3), Succeeds());
+  flip_byte(3 * kBlockSize);
+  EXPECT_THAT(read_bytes(block_range(3, kSize)), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AfterACleanEndBlocksAreTrusted) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart();
+  flip_byte(3 * kBlockSize);
+  open();
+  EXPECT_THAT(read_bytes(block_range(3, kSize)), Succeeds());
+}
+
+TEST_F(BlockCacheTest, WithVerifyAlwaysEveryReadIsChecked) {
+  restart_with(VerifyMode::kAlways);
+  open();
+  ASSERT_TRUE(store(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+  flip_byte(3 * kBlockSize);
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
+  EXPECT_FALSE(has(3));
+}
+
+TEST_F(BlockCacheTest, WithVerifyOffNothingIsChecked) {
+  open();
+  ASSERT_TRUE(store(3));
+  options_.verify = VerifyMode::kOff;
+  restart_after_a_kill([&] { flip_byte(3 * kBlockSize); });
+  open();
+  EXPECT_THAT(read_bytes(block_range(3, kSize)), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AWrongByteOnTheWayFromTheDiskIsFoundToo) {
+  restart_with(VerifyMode::kAlways);
+  open();
+  ASSERT_TRUE(store(3));
+  disk_->order_read(1, {.flip_byte_at = 500});
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
+}
+
+// --- a disk that fails ---------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, ABlockThatCannotBeReadIsGone) {
+  open();
+  ASSERT_TRUE(store(3));
+  disk_->order_read(1, {.error = EIO});
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kIo));
+  EXPECT_FALSE(has(3));
+  ASSERT_TRUE(store(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AnObjectFileThatIsGoneCostsItsBlocks) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart();
+  fs::remove(file_of());
+  open();
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
+  EXPECT_FALSE(has(3));
+  ASSERT_TRUE(store(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AnObjectFileThatWasCutCostsTheBlocksBehindTheCut) {
+  open();
+  ASSERT_TRUE(store(3, 2));
+  restart();
+  fs::resize_file(file_of(), 4 * kBlockSize);
+  open();
+  EXPECT_THAT(read_block(3), Succeeds());
+  EXPECT_THAT(read_block(4), FailsWith(ErrorCode::kIo));
+  EXPECT_FALSE(has(4));
+}
+
+TEST_F(BlockCacheTest, AWriteThatFindsNoSpaceStoresNothing) {
+  open();
+  disk_->order_write(1, {.error = ENOSPC});
+  EXPECT_FALSE(store(3));
+  EXPECT_FALSE(has(3));
+  EXPECT_EQ(metrics_.store_errors, 1u);
+  restart();
+  open();
+  EXPECT_FALSE(has(3));
+}
+
+TEST_F(BlockCacheTest, AShortWriteStoresNothing) {
+  open();
+  disk_->order_write(1, {.at_most = kBlockSize + 5});
+  EXPECT_FALSE(store(3, 2));
+  EXPECT_FALSE(has(3));
+  EXPECT_FALSE(has(4));
+}
+
+TEST_F(BlockCacheTest, ADiskThatHasSpaceAgainStoresAgain) {
+  open();
+  disk_->order_write(1, {.error = ENOSPC});
+  EXPECT_FALSE(store(3));
+  EXPECT_TRUE(store(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AFileThatCannotBeMadeStoresNothing) {
+  open();
+  test::write_text(fmt::format("{}/objects/{:02x}", directory_.path(), kFile & 0xff), "in the way");
+  EXPECT_FALSE(store(3));
+  EXPECT_FALSE(has(3));
+}
+
+// --- limits --------------------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, NothingIsStoredBeyondTheSizeLimit) {
+  options_.size_limit = 3 * kBlockSize;
+  restart();
+  open();
+  EXPECT_TRUE(store(0, 2));
+  index_->flush();
+  EXPECT_FALSE(store(2, 2));
+  EXPECT_FALSE(has(2));
+  EXPECT_TRUE(eventually([&] { return store(2); }));
+}
+
+TEST_F(BlockCacheTest, WhatIsNotCommittedYetCountsTowardsTheLimit) {
+  options_.size_limit = 3 * kBlockSize;
+  restart();
+  open();
+  int stored = 0;
+  for (BlockIndex b = 0; b < 8; ++b) stored += store(b) ? 1 : 0;
+  EXPECT_EQ(stored, 3);
+}
+
+TEST_F(BlockCacheTest, TheLimitCountsWhatWasCachedBefore) {
+  open();
+  ASSERT_TRUE(store(0, 3));
+  options_.size_limit = 3 * kBlockSize;
+  restart();
+  open();
+  EXPECT_FALSE(store(3));
+}
+
+TEST_F(BlockCacheTest, WhatIsDroppedMakesRoom) {
+  options_.size_limit = 3 * kBlockSize;
+  restart();
+  open();
+  ASSERT_TRUE(store(0, 3));
+  close();
+  drop();
+  index_->flush();
+  open(kFile + 1);
+  EXPECT_TRUE(eventually([&] { return store(0, 3, kFile + 1); }));
+}
+
+TEST_F(BlockCacheTest, NothingIsStoredWhereTheDiskMustStayFree) {
+  options_.min_free = 1.1;
+  restart();
+  open();
+  EXPECT_FALSE(store(0));
+}
+
+// --- objects come and go -------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, AnObjectThatIsOpenedAgainHasItsBlocks) {
+  open();
+  ASSERT_TRUE(store(3));
+  close();
+  open();
+  EXPECT_TRUE(has(3));
+  EXPECT_THAT(read_block(3), Succeeds());
+}
+
+TEST_F(BlockCacheTest, ADroppedObjectGoesWithItsRecordsAtItsLastClose) {
+  open();
+  open();
+  ASSERT_TRUE(store(3));
+  drop();
+  EXPECT_THAT(read_block(3), Succeeds());
+  close();
+  EXPECT_THAT(read_block(3), Succeeds());
+  EXPECT_TRUE(fs::exists(file_of()));
+  close();
+  index_->flush();
+  EXPECT_TRUE(eventually([&] { return !fs::exists(file_of()); }));
+  EXPECT_EQ(index_->object(kFile), std::nullopt);
+  EXPECT_EQ(metrics_.bytes_cached, 0);
+}
+
+TEST_F(BlockCacheTest, ADroppedObjectThatNobodyHasOpenGoesAtOnce) {
+  open();
+  ASSERT_TRUE(store(3));
+  close();
+  drop();
+  EXPECT_TRUE(eventually([&] { return !fs::exists(file_of()); }));
+  EXPECT_EQ(index_->object(kFile), std::nullopt);
+}
+
+TEST_F(BlockCacheTest, AnObjectOfAnEarlierDaemonCanBeDropped) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart();
+  drop();
+  EXPECT_TRUE(eventually([&] { return !fs::exists(file_of()); }));
+  EXPECT_EQ(index_->object(kFile), std::nullopt);
+}
+
+TEST_F(BlockCacheTest, NothingIsStoredForADroppedObject) {
+  open();
+  ASSERT_TRUE(store(3));
+  drop();
+  EXPECT_FALSE(store(4));
+}
+
+TEST_F(BlockCacheTest, OthersAreNotTouchedByADrop) {
+  open();
+  open(kFile + 0x100);  // in the same directory
+  ASSERT_TRUE(store(3));
+  ASSERT_TRUE(store(3, 1, kFile + 0x100));
+  drop();
+  close();
+  EXPECT_TRUE(eventually([&] { return !fs::exists(file_of()); }));
+  EXPECT_THAT(read(block_range(3, kSize), kFile + 0x100), Succeeds());
+}
+
+TEST_F(BlockCacheTest, AStoreThatIsUnderWayAtTheCloseIsKept) {
+  open();
+  std::promise<bool> done;
+  loop_->post([&] {
+    BufferRef bytes = buffers_.allocate(kBlockSize);
+    test::fill_pattern(kSeed, 0, {bytes->data(), kBlockSize});
+    cache_->store(kFile, {0, kBlockSize}, std::move(bytes), [&](bool ok) { done.set_value(ok); });
+    cache_->close(kFile);
+  });
+  EXPECT_TRUE(done.get_future().get());
+  open();
+  EXPECT_THAT(read_block(0), Succeeds());
+}
+
+TEST_F(BlockCacheTest, ADropWhileAStoreIsUnderWayWaitsForIt) {
+  open();
+  std::promise<bool> done;
+  loop_->post([&] {
+    cache_->store(kFile, {0, kBlockSize}, buffers_.allocate(kBlockSize), [&](bool ok) { done.set_value(ok); });
+    cache_->close(kFile);
+    cache_->drop(kFile);
+  });
+  done.get_future().get();
+  EXPECT_TRUE(eventually([&] { return !fs::exists(file_of()); }));
+  index_->flush();
+  EXPECT_FALSE(index_->region({kFile, 0}).has_value());
+  EXPECT_EQ(metrics_.bytes_cached, 0);
+}
+
+TEST_F(BlockCacheTest, FilesThatNobodyHasOpenKeepABoundedNumberOfDescriptors) {
+  const auto descriptors = [] {
+    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator{});
+  };
+  const auto before = descriptors();
+  for (Ino i = 0; i < 700; ++i) {
+    open(kFile + i, 10);
+    ASSERT_TRUE(store(0, 1, kFile + i, 10));
+    close(kFile + i);
+  }
+  index_->flush();
+  EXPECT_LE(descriptors() - before, 512 + 10);
+  open(kFile, 10);
+  EXPECT_THAT(read({0, 10}), Succeeds());
+}
+
+TEST_F(BlockCacheTest, NoMemoryIsHeldWhenNothingIsUnderWay) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  EXPECT_THAT(read({0, kSize}), Succeeds());
+  close();
+  EXPECT_TRUE(eventually([&] { return metrics_.buffer_bytes == 0; }));
+}
+
+}  // namespace
+}  // namespace wormhole
