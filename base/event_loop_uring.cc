@@ -75,7 +75,9 @@ class UringLoop final : public EventLoop {
 
   void run() override {
     while (true) {
-      const bool worked = take_messages() | start_queued() | run_completions();
+      bool worked = take_messages();
+      worked |= start_queued();
+      worked |= run_completions();
       run_tick();
       if (worked) {
         idle_since_ = {};
@@ -92,7 +94,9 @@ class UringLoop final : public EventLoop {
     // What was accepted before the box was closed is done in full.
     take_messages();
     while (in_flight_ > 0 || !queued_.empty()) {
-      if (!(start_queued() | run_completions())) ::io_uring_submit_and_wait(&ring_, 1);
+      bool worked = start_queued();
+      worked |= run_completions();
+      if (!worked) ::io_uring_submit_and_wait(&ring_, 1);
     }
   }
 

@@ -38,6 +38,10 @@ constexpr Duration kCommitDelay = std::chrono::milliseconds(200);
 // ... unless this many records wait already.
 constexpr size_t kCommitRecords = 4096;
 
+// Up to so many files are synced one by one. Each sync is a commit of the file system's journal, a millisecond or more: a batch of a
+// thousand small files costs one sync of the whole file system instead.
+constexpr size_t kSyncedSeparately = 16;
+
 // Inode numbers are reserved in runs, so that giving one out costs no transaction. A crash loses at most a run of 2^64.
 constexpr uint64_t kInoRun = 65536;
 // 1 is the kernel's name for the root of any mount; numbers of a cache begin behind it.
@@ -394,15 +398,12 @@ bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
 
 // Bytes before the index: without this a crash could leave an index that knows blocks which the disk never got.
 bool LmdbIndex::sync_files(const Batch& batch) {
-  std::set<int> synced;
-  for (const auto& file : batch.files) {
-    if (!synced.insert(file->get()).second) continue;
-    if (::fdatasync(file->get()) != 0) {
-      log::error("cache: fdatasync failed, the blocks are forgotten: errno={}", errno);
-      return false;
-    }
-  }
-  return true;
+  std::set<int> files;
+  for (const auto& file : batch.files) files.insert(file->get());
+  const auto failed = [](int fd) { return ::fdatasync(fd) != 0; };
+  const bool ok = files.size() > kSyncedSeparately ? ::syncfs(*files.begin()) == 0 : std::none_of(files.begin(), files.end(), failed);
+  if (!ok) log::error("cache: the disk does not take the blocks, they are forgotten: errno={}", errno);
+  return ok;
 }
 
 bool LmdbIndex::commit(const Batch& batch) {

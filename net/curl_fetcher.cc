@@ -64,6 +64,7 @@ struct Transfer {
   bool head_told = false;
   uint64_t arrived = 0;  // bytes of the range that are in the buffer; of a whole body: that were handed over or skipped
   uint64_t told = 0;     // ... of which the sink knows
+  uint64_t furthest = 0;  // the largest `arrived` of all attempts: a whole body begins anew, and must get beyond it some time
   uint64_t skip = 0;     // whole body, after a restart: bytes that the sink has already
   bool paused = false;
   BufferRef chunk;
@@ -144,8 +145,8 @@ class CurlFetcher::NetThread {
       mailbox_.drain(messages);
       for (Task& task : messages) task();
       messages.clear();
-      end_cancelled();
       wake_delayed();
+      end_cancelled();
       start_waiting();
       resume_paused();
       int running = 0;
@@ -278,12 +279,11 @@ class CurlFetcher::NetThread {
       tell_head(t);
     }
     if (t.range->whole_body) return take_chunks(t, bytes);
-    if (bytes.size() > t.rest().size()) {
-      return refuse(t, Error{ErrorCode::kBadResponse, t.url() + ": the body is longer than its range"});
-    }
-    std::memcpy(t.range->buffer->data() + t.arrived, bytes.data(), bytes.size());
-    t.arrived += bytes.size();
-    return bytes.size();
+    const size_t wanted = std::min<uint64_t>(bytes.size(), t.rest().size());
+    std::memcpy(t.range->buffer->data() + t.arrived, bytes.data(), wanted);
+    t.arrived += wanted;
+    if (wanted == bytes.size()) return wanted;
+    return refuse(t, Error{ErrorCode::kBadResponse, t.url() + ": the body is longer than its range"});
   }
 
   size_t take_document_body(Transfer& t, std::string_view bytes) {
@@ -298,7 +298,7 @@ class CurlFetcher::NetThread {
 
   size_t take_chunks(Transfer& t, std::string_view bytes) {
     if (t.arrived + bytes.size() > t.range->object_size) {
-      return refuse(t, Error{ErrorCode::kBadResponse, t.url() + ": the body is longer than the file"});
+      return refuse(t, Error{ErrorCode::kStale, fmt::format("{}: has more than {} bytes now", t.url(), t.range->object_size)});
     }
     // A pause comes before anything is taken: libcurl hands the same bytes in again.
     if (t.chunk == nullptr && t.arrived >= t.skip && !buffers_.has_room(kChunkSize)) {
@@ -347,8 +347,11 @@ class CurlFetcher::NetThread {
     for (auto& t : active_) {
       if (!t->range || t->arrived == t->told) continue;
       t->told = t->arrived;
-      t->attempt = 0;
       t->last_progress = clock_.now();
+      if (t->arrived > t->furthest) {
+        t->furthest = t->arrived;
+        t->attempt = 0;
+      }
       if (!t->range->whole_body) t->range->sink->fetch_progress(t->range->id, t->arrived);
     }
   }
@@ -430,6 +433,8 @@ class CurlFetcher::NetThread {
   // What this attempt has come to.
   Status outcome(Transfer& t, CURLcode code) const {
     if (t.cancelled) return fail(ErrorCode::kCancelled, "{}: cancelled", t.url());
+    // A range that is complete is complete, whatever came behind it and however the connection ended.
+    if (t.range && !t.range->whole_body && t.rest().empty()) return {};
     if (t.refused) return fail(*t.refused);
     if (code != CURLE_OK) return fail(error_of_curl(code, t.error_detail, t.url()));
     if (t.document) {
@@ -607,8 +612,12 @@ void CurlFetcher::promote(FetchId id) {
 void CurlFetcher::get(DocumentRequest request) {
   auto t = std::make_unique<Transfer>();
   t->document = std::move(request);
-  // A closed box would swallow the transfer and its callback with it: it is asked first.
-  thread_->post([this, t = std::move(t)]() mutable { thread_->add(std::move(t)); });
+  // A closed box swallows the transfer; the callback is answered here then.
+  const auto done = std::make_shared<decltype(t->document->done)>(std::move(t->document->done));
+  t->document->done = [done](Result<Document> document) { (*done)(std::move(document)); };
+  if (!thread_->post([this, t = std::move(t)]() mutable { thread_->add(std::move(t)); })) {
+    (*done)(fail(ErrorCode::kCancelled, "the fetcher has ended"));
+  }
 }
 
 }  // namespace wormhole

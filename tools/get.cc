@@ -70,16 +70,21 @@ class Display final : public DownloadObserver {
     bar_ = std::make_unique<ProgressBar>(label_, size, clock_, output_);
     bar_->update(there);
   }
-  void progress(uint64_t done) override { bar_->update(done); }
+  void progress(uint64_t done) override {
+    if (bar_) bar_->update(done);
+  }
   void note(const std::string& text) override {
-    bar_.reset();  // a line of its own
+    bar_.reset();  // what follows has a line of its own
     fmt::print(stderr, "wormhole get: {}\n", text);
   }
   bool stop_requested() override { return pending_signal != 0; }
 
-  void finish(uint64_t size) {
-    bar_->update(size);
-    bar_->finish();
+  void end(const Result<DownloadResult>& result) {
+    if (bar_ && result) {
+      bar_->update(result->size);
+      bar_->finish();
+    }
+    bar_.reset();
   }
 
  private:
@@ -177,7 +182,7 @@ int get(const GetOptions& options) {
     const TimePoint begin = clock.now();
     const Result<DownloadResult> result =
         Download(fetcher, buffers, clock, std::move(*download), display).run(item.url);
-    if (result) display.finish(result->size);
+    display.end(result);
     if (options.json) print_json(item, result, options, clock.now() - begin);
     if (!result) code = complain(result.error());
     if (pending_signal != 0) return 128 + pending_signal;

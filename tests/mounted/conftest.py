@@ -2,6 +2,7 @@
 
     WORMHOLE              the program to test; default build/release/wormhole
     WORMHOLE_BUILD_DIR    where range-server and page-toucher were built; default: where the program is
+    WORMHOLE_TEST_TIMEOUT seconds after which a test counts as hanging
     WORMHOLE_REQUIRE_FUSE=1   a machine without /dev/fuse fails instead of skipping
 """
 
@@ -26,8 +27,12 @@ from support.range_server import RangeServer  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# A test that takes longer hangs; its daemons are killed, which ends every wait on their mounts. Sanitizers need more.
+# A test that takes longer hangs; its daemons are killed, which ends every wait on their mounts.
 WATCHDOG_SECONDS = float(os.environ.get("WORMHOLE_TEST_TIMEOUT", 150))
+
+# What a test's item remembers: whether it failed, and its mounts.
+FAILED = pytest.StashKey[bool]()
+MOUNTS = pytest.StashKey[list]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,10 +54,6 @@ def pytest_runtest_makereport(item: pytest.Item):
     if report.failed:
         for mount in item.stash.get(MOUNTS, []):
             report.sections.append((f"log of the mount of {mount.url}", mount.log_tail()))
-
-
-FAILED = pytest.StashKey[bool]()
-MOUNTS = pytest.StashKey[list]()
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +127,14 @@ def range_server(support_program) -> Iterator[RangeServer]:
 
 
 @pytest.fixture
-def make_mount(request, wormhole: Path, work: Path, mount) -> Callable[..., Mount]:
+def make_mount(mount) -> Callable[..., Mount]:
     """As `mount`, but not up yet."""
     return mount.prepare
 
 
 @pytest.fixture
 def mount(request, wormhole: Path, work: Path, monkeypatch) -> Iterator[Callable[..., Mount]]:
-    """mount(url, **options) is a Mount that is up. In the end each one that still is goes down, and must do so cleanly."""
+    """mount(url, **options) is a Mount that is up. In the end each that still is goes down, and must do so cleanly."""
     mounts: list[Mount] = []
     request.node.stash[MOUNTS] = mounts
     reports = work / "sanitizer"

@@ -33,7 +33,7 @@ def test_tar_packs_the_same_archive(real_tree, origin, mount, work):
 
 
 def test_an_archive_is_unpacked_from_the_mount(real_tree, origin, mount, work):
-    sh(f"tar -C '{real_tree}' -czf '{work}/a.tar.gz' . && mv '{work}/a.tar.gz' '{real_tree}/a.tar.gz' && mkdir '{work}/out'")
+    sh(f"tar -C '{real_tree}' -czf '{work}/a.tar.gz' . && mv '{work}/a.tar.gz' '{real_tree}' && mkdir '{work}/out'")
     sh(f"tar -C '{work}/out' -xzf '{mount(origin.url) / 'a.tar.gz'}'")
     sh(f"rm '{real_tree}/a.tar.gz' && diff -r '{real_tree}' '{work}/out'")
 
@@ -72,7 +72,8 @@ def test_git_clones_from_a_bare_repository(origin, mount, work, need):
     safe = "-c safe.directory=*"
     sh(f"git {safe} clone -q --no-hardlinks 'file://{mounted / 'project.git'}' '{work}/clone'")
     sh(f"git -C '{work}/clone' fsck --full --strict")
-    assert sh(f"git -C '{work}/clone' log --all --format=%H | sort") == sh(f"git -C '{work}/source' log --all --format=%H | sort")
+    commits = "log --all --format=%H | sort"
+    assert sh(f"git -C '{work}/clone' {commits}") == sh(f"git -C '{work}/source' {commits}")
     sh(f"diff -r -x .git '{work}/source' '{work}/clone'")
     sh(f"git {safe} --git-dir='{mounted / 'project.git'}' fsck --full")
     sh(f"git {safe} --git-dir='{mounted / 'project.git'}' show v1 --stat")

@@ -36,7 +36,8 @@ def test_a_file_arrives_whole(fast, wormhole, work, content):
     done = run(wormhole, "get", fast.url + "file", "-o", work / "out")
     assert done.code == 0, done.output
     assert (work / "out").read_bytes() == content
-    assert [p.name for p in work.iterdir() if p.name.startswith(("out", ".out"))] == ["out"]  # nothing half-done is left
+    # Nothing half-done is left.
+    assert [p.name for p in work.iterdir() if p.name.startswith(("out", ".out"))] == ["out"]
 
 
 def test_the_name_comes_from_the_url(origin, wormhole, work):

@@ -141,7 +141,8 @@ def test_a_directory_without_its_slash_redirects(host):
     assert moved.headers["Location"].endswith("/a%20b/")
 
 
-@pytest.mark.parametrize("arguments", [["/nowhere/at/all"], [".", "--listen", "nonsense"], [".", "--listen", "127.0.0.1:99999"]])
+@pytest.mark.parametrize("arguments", [["/nowhere/at/all"], [".", "--listen", "nonsense"],
+                                       [".", "--listen", "127.0.0.1:99999"]])
 def test_what_cannot_be_served_is_an_error(wormhole, arguments):
     done = run(wormhole, "host", *arguments, timeout=10)
     assert done.code != 0

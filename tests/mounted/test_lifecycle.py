@@ -1,5 +1,5 @@
-"""Beginning and end of a mount: it is up when the command returns, what is wrong has a clear message and loses nothing, and no
-end leaves a daemon, a lock or a waiting reader behind."""
+"""Beginning and end of a mount: it is up when the command returns, what is wrong has a clear message and loses nothing,
+and no end leaves a daemon, a lock or a waiting reader behind."""
 
 import os
 import pwd
@@ -135,8 +135,8 @@ def test_a_directory_that_is_not_listed_is_refused(range_server, make_mount):
     assert_refused(mount, mount.try_up(), "list")
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "file:///etc/", "127.0.0.1/data", "", "http://", "http:///x", "gopher:x",
-                                 "http://[::1", "http://host:port/"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "file:///etc/", "127.0.0.1/data", "", "http://", "http:///x",
+                                 "gopher:x", "http://[::1", "http://host:port/"])
 def test_a_url_that_is_none_is_refused(make_mount, url):
     mount = make_mount(url)
     assert_refused(mount, mount.try_up(), "http")
@@ -180,7 +180,8 @@ def test_an_unknown_option_is_named(simple, make_mount):
 
 
 @pytest.mark.parametrize("option, value", [("cache_size", "much"), ("memory", "-1"), ("ttl", "soon"), ("timeout", "x"),
-                                           ("connections", "0"), ("http", "7"), ("offline", "maybe"), ("log_level", "loud")])
+                                           ("connections", "0"), ("http", "7"), ("offline", "maybe"),
+                                           ("log_level", "loud")])
 def test_a_malformed_option_is_named(simple, make_mount, option, value):
     mount = make_mount(simple.url, **{option: value})
     assert_refused(mount, mount.try_up(), option.replace("_", "-"))
@@ -389,7 +390,7 @@ def test_every_byte_is_right_after_kill_9_in_the_middle_of_a_fill(make_origin, t
     for i, name in enumerate(names):
         (tree / name).write_bytes(trees.real_bytes(24 * MIB + 1000 * i, skip=i * 24 * MIB))
     # Slow enough that there is a middle.
-    origin = make_origin(tree, directives="limit_rate 5m;")
+    origin = make_origin(tree, directives="limit_rate 1500k;")
     total = sum((tree / name).stat().st_size for name in names)
     mounted = mount(origin.url, timeout=5)
     readers = [subprocess.Popen(["cat", mounted / name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -462,7 +463,8 @@ def test_mount_t_wormhole_mounts(simple, make_mount, mount_helper):
     assert done.code == 0, done.output
     mounted.pid = mounted.status()["pid"]
     assert (mounted / "dir/file").read_text() == "content"
-    assert run("findmnt", "-n", "-o", "FSTYPE,SOURCE", mounted.directory).output.split() == ["fuse.wormhole", simple.url]
+    listed = run("findmnt", "-n", "-o", "FSTYPE,SOURCE", mounted.directory).output
+    assert listed.split() == ["fuse.wormhole", simple.url]
     assert run("umount", mounted.directory).code == 0
     wait_until(lambda: not is_alive(mounted.pid), "the daemon ends")
     mounted.assert_clean_end()
@@ -516,7 +518,8 @@ def user_mount(simple, make_mount, wormhole, work, open_device) -> Mount:
     mount = make_mount(
         simple.url, directory=home / "mnt", cache=home / "cache",
         prefix=("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"),
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "TMPDIR": str(home / "tmp")})
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"),
+             "TMPDIR": str(home / "tmp")})
     mount.wormhole = program
     mount.options["log"] = home / "log"
     return mount

@@ -1,4 +1,4 @@
-"""The server is gone, or says nothing: what is cached stays readable, the rest fails in time and comes back by itself."""
+"""The server is gone or says nothing: what is cached stays readable, the rest fails in time and comes back."""
 
 import errno
 import os

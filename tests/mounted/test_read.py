@@ -5,7 +5,6 @@ import hashlib
 import mmap
 import os
 import random
-import subprocess
 import threading
 from pathlib import Path
 
@@ -41,9 +40,9 @@ def test_sizes_around_the_edges_are_read_whole(origin, mount):
         assert (mounted / f"{size}").read_bytes() == everything[:size], size
 
 
-@pytest.mark.parametrize("command", ["cp {} copy", "cat {} > copy", "pv -q {} > copy", "dd if={} of=copy bs=1M status=none",
-                                     "dd if={} of=copy bs=65537 status=none", "dd if={} of=copy bs=999 count=9999999 status=none",
-                                     "cp --reflink=auto --sparse=always {} copy", "head -c 99999999 {} > copy"])
+@pytest.mark.parametrize("command", ["cp {} copy", "cat {} > copy", "pv -q {} > copy", "head -c 99999999 {} > copy",
+                                     "dd if={} of=copy bs=1M status=none", "dd if={} of=copy bs=65537 status=none",
+                                     "dd if={} of=copy bs=999 status=none", "cp --sparse=always {} copy"])
 def test_programs_that_copy_get_the_same_bytes(file, content, work, need, command):
     need(command.split()[0])
     done = run("sh", "-c", command.format(file), cwd=work)
@@ -231,5 +230,5 @@ def test_many_files_are_open_at_once(origin, mount):
 def test_a_file_larger_than_the_memory_for_buffers_is_read(origin, mount):
     trees.write_real_file(origin.tree / "file", 96 * MIB)
     mounted = mount(origin.url, memory="32M")
-    compared = subprocess.run(["cmp", mounted / "file", origin.tree / "file"], capture_output=True, text=True, timeout=100)
-    assert (compared.returncode, compared.stdout + compared.stderr) == (0, "")
+    compared = run("cmp", mounted / "file", origin.tree / "file", timeout=100)
+    assert (compared.code, compared.output) == (0, "")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from support import trees
+from support.mounting import Mount
+from support.origin import Origin
 
 
 def same_trees(left: Path, right: Path) -> None:
@@ -237,9 +239,6 @@ WRITES = {
 @pytest.fixture(scope="module")
 def read_only(tmp_path_factory, wormhole):
     """One mount for all writes, for they change nothing."""
-    from support.mounting import Mount
-    from support.origin import Origin
-
     work = tmp_path_factory.mktemp("read-only")
     tree = work / "tree"
     (tree / "dir").mkdir(parents=True)

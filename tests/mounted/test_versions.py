@@ -102,10 +102,11 @@ def test_a_file_replaced_during_a_copy_is_never_mixed(make_origin, tree, mount, 
     mounted = mount(origin.url, ttl=TTL)
     new = trees.other_version(old)
     copying = subprocess.Popen(["cp", mounted / "file", work / "copy"], stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: (work / "copy").exists() and (work / "copy").stat().st_size > 2 * MIB, "the copy is under way", 30)
+    copy = work / "copy"
+    wait_until(lambda: copy.exists() and copy.stat().st_size > 2 * MIB, "the copy is under way", 30)
     trees.replace(origin.tree / "file", new, minutes=2)
     message = copying.communicate(timeout=100)[1]
-    copied = (work / "copy").read_bytes()
+    copied = copy.read_bytes()
     if copying.returncode == 0:
         assert copied == old
     else:

@@ -306,9 +306,7 @@ TEST(HtmlListing, RefusesAnOrdinaryPage) {
        {"", "<html></html>", "hello", "<html><body><h1>It works!</h1></body></html>",
         "<html><title>Welcome to nginx!</title><p><a href=\"docs\">docs</a></html>",
         "<html><title>Index of economic freedom</title><ul><li><a href=\"1999\">1999</a></ul></html>",
-        "<html><body><p>see <a href=\"x\">x</a></p><pre>code</pre></body></html>",
-        "\x7F"
-        "ELF\x01\x02"}) {
+        "<html><body><p>see <a href=\"x\">x</a></p><pre>code</pre></body></html>", "\177ELF\001\002"}) {
     EXPECT_THAT(refusal(page), HasSubstr("no directory listing: http://example.org/pub/")) << page;
   }
 }

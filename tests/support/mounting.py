@@ -23,11 +23,12 @@ class Result:
 
 
 def run(*command: str | Path, timeout: float = 60, **popen) -> Result:
-    """Runs a command to its end. Output goes through a file, so that a daemon that it leaves behind cannot keep us waiting
-    by holding a pipe."""
+    """Runs a command to its end. Output goes through a file, so that a daemon that it leaves behind cannot keep us
+    waiting by holding a pipe."""
     with tempfile.TemporaryFile() as output:
         began = time.monotonic()
-        process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=output, stderr=output, **popen)
+        process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                   **popen)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -75,7 +76,7 @@ def is_mounted(directory: Path) -> bool:
 
 
 def daemons_of(directory: Path) -> list[int]:
-    """Processes that name `directory` or something below it on their command line as a daemon would, and have /dev/fuse open."""
+    """Processes that have /dev/fuse open and name `directory`, or something below it, on their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -160,10 +161,11 @@ def _option_name(keyword: str) -> str:
 
 
 class Mount:
-    """One `wormhole mount`, with its directories below `work`. Options as keywords: cache_size="1G", ttl=1, allow_other=True."""
+    """One `wormhole mount`, with its directories below `work`. Options: cache_size="1G", allow_other=True."""
 
-    def __init__(self, wormhole: Path, url: str, work: Path, *, cache: Path | None = None, directory: Path | None = None,
-                 prefix: tuple[str, ...] = (), env: dict[str, str] | None = None, **options):
+    def __init__(self, wormhole: Path, url: str, work: Path, *, cache: Path | None = None,
+                 directory: Path | None = None, prefix: tuple[str, ...] = (), env: dict[str, str] | None = None,
+                 **options):
         self.wormhole, self.url = wormhole, url
         self.directory = directory or Path(tempfile.mkdtemp(prefix="mnt-", dir=work))
         self.cache = cache or Path(tempfile.mkdtemp(prefix="cache-", dir=work)) / "cache"

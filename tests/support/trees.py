@@ -9,7 +9,7 @@ from pathlib import Path
 
 SOURCES = ("/usr/share/doc", "/usr/include", "/usr/lib", "/usr/share")
 
-# As text; a few more, which are no UTF-8, are in ODD_BYTES. nginx lists none that begin with a dot, and escapes the rest.
+# A few more, which are no UTF-8, are in ODD_BYTES. None begins with a dot: nginx does not list those.
 ODD_NAMES = (
     "with space", " leading space", "trailing space ", "two  spaces", "100%", "%41 is not A", "a%2Fb", "a&b", "&amp;",
     "it's", '"quoted"', "a#b", "a?b=c", "a;b", "a+b", "a=b", "a,b", "a:b", "http:", "a@b", "a!b", "a$b", "a*b",
@@ -44,8 +44,8 @@ def real_files(*, at_most: int = 64 << 20, sources: tuple[str, ...] = SOURCES) -
 
 def copy_real_tree(directory: Path, *, files: int, bytes_at_most: int, largest: int = 4 << 20,
                    sources: tuple[str, ...] = SOURCES) -> int:
-    """Copies real files under their paths until there are enough. Returns how many. Names with a leading dot, which nginx
-    does not list, are left out."""
+    """Copies real files under their paths until there are enough. Returns how many. Names with a leading dot, which
+    nginx does not list, are left out."""
     count = size = 0
     for path, info in real_files(at_most=largest, sources=sources):
         if any(part.startswith(".") for part in path.parts):
@@ -64,8 +64,8 @@ def copy_real_tree(directory: Path, *, files: int, bytes_at_most: int, largest: 
 
 
 def write_real_file(path: Path, size: int) -> Path:
-    """A file of `size` bytes, made of the libraries and programs of this machine; they begin again when they run out, one
-    byte further on, so that no block comes twice."""
+    """A file of `size` bytes, made of the libraries and programs of this machine; they begin again when they run out,
+    one byte further on, so that no block comes twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = rounds = 0
     with open(path, "wb") as out:

@@ -104,10 +104,12 @@ TEST(RateMeter, BeginsAgainWhenTheWorkDoes) {
 
 // --- the bar ----------------------------------------------------------------------------------------
 
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
 class ProgressBarTest : public ::testing::Test {
  protected:
-  ~ProgressBarTest() override { std::fclose(file_); }
-
   std::string written() {
     std::fflush(file_);
     std::rewind(file_);
@@ -120,7 +122,8 @@ class ProgressBarTest : public ::testing::Test {
   }
 
   HeldClock clock_;
-  std::FILE* file_ = std::tmpfile();
+  const std::unique_ptr<std::FILE, FileCloser> owned_{std::tmpfile()};
+  std::FILE* const file_ = owned_.get();
 };
 
 TEST_F(ProgressBarTest, RedrawsTenTimesASecondAtMost) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A large real tree through a mount, compared byte by byte: cold, after a remount, with the origin stopped, while it fills,
-after kill -9. Prints what was done and measured; the exit code says whether all of it was right.
+"""A large real tree through a mount, compared byte by byte: cold, after a remount, with the origin stopped, while it
+fills, after kill -9. Prints what was done and measured; the exit code says whether all of it was right.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def random_readers(file: Path, truth: Path, mount: Mount, seconds: float, reader
     assert not stuck, f"in D state: {stuck}"
     assert min(reads) > 0, f"a reader read nothing: {reads}"
     status = mount.status()
-    return (f"{sum(reads)} reads in {seconds:g} s by {readers} readers, all right, the slowest {max(slowest) * 1000:.0f} ms; "
-            f"cached {cached_at_first / MIB:.0f} -> {status['bytes_cached'] / MIB:.0f} MiB of {size / MIB:.0f}")
+    return (f"{sum(reads)} reads in {seconds:g} s by {readers} readers, all right, the slowest "
+            f"{max(slowest) * 1000:.0f} ms; cached {cached_at_first / MIB:.0f} -> {status['bytes_cached'] / MIB:.0f} MiB "
+            f"of {size / MIB:.0f}")
 
 
 def killed_while_filling(file: Path, truth: Path, mount: Mount) -> str:
@@ -120,8 +121,8 @@ def killed_while_filling(file: Path, truth: Path, mount: Mount) -> str:
     kept = mount.status()["bytes_cached"]
     compared = run("cmp", file, truth, timeout=600)
     assert (compared.code, compared.output) == (0, ""), compared.output
-    return (f"{'the reader got an error' if ended != 0 else 'the reader had finished'}, {kept / MIB:.0f} MiB were kept, "
-            "every byte is right")
+    reader = "the reader got an error" if ended != 0 else "the reader had finished"
+    return f"{reader}, {kept / MIB:.0f} MiB were kept, every byte is right"
 
 
 def main() -> int:

@@ -5,7 +5,7 @@
     first_light.py wire         1 GiB over an emulated 1 Gbit/s with 50 ms: cp from a cold mount against one curl stream
                                 and, where it is installed, aria2c with 16 connections (needs root; tools/wire)
 
-Origin, cache and copies are on one file system; the origin's file is in the page cache; every run has a cache of its own.
+Origin, cache and copies are on one file system; the origin's file is in the page cache; every run has its own cache.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def timed(*command: str | Path, stdout=None) -> float:
 
 
 class Race:
-    """One origin with one file, and the ways to read it; each gives its seconds. The first of each is checked byte by byte."""
+    """One origin with one file, and the ways to read it; each gives its seconds. The first of each is compared."""
 
     def __init__(self, wormhole: Path, work: Path, origin: Origin, options: dict, prefix: tuple[str, ...] = ()):
         self.wormhole, self.work, self.origin, self.options, self.prefix = wormhole, work, origin, options, prefix
