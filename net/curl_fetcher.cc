@@ -76,7 +76,11 @@ struct Transfer {
   TimePoint not_before;
   bool cancelled = false;
 
-  bool is_active() const { return easy != nullptr; }
+  // A request that nobody will serve any more (the net thread has ended) is answered all the same.
+  ~Transfer() {
+    if (document && document->done) document->done(fail(ErrorCode::kCancelled, "the fetcher has ended"));
+  }
+
   bool is_demand() const { return document.has_value() || range->lane == Lane::kDemand; }
   const std::string& url() const { return range ? range->url : document->url; }
   Duration patience() const { return range ? range->patience : document->patience; }
@@ -451,10 +455,11 @@ class CurlFetcher::NetThread {
 
   void finish(std::unique_ptr<Transfer> t, Status status) {
     if (t->document) {
+      auto done = std::exchange(t->document->done, {});
       if (status) {
-        t->document->done(document_of(*t));
+        done(document_of(*t));
       } else {
-        t->document->done(fail(std::move(status.error())));
+        done(fail(std::move(status.error())));
       }
       return;
     }

@@ -1,153 +1,323 @@
+// A listing merged into the one before: which files keep their inode number, which get a new one, and of which nobody
+// can be sure.
 #include "fs/directory.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/support/printing.h"
 
 namespace wormhole {
 namespace {
 
-constexpr int64_t kNow = 1'800'000'000;
-constexpr int64_t kLongAgo = kNow - 1'000'000;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
-ListedEntry file(std::string name, uint64_t size, int64_t mtime = kLongAgo) {
-  return {std::move(name), EntryType::kFile, size, mtime, 60};
-}
+constexpr Ino kDirectory = 10;
+constexpr int64_t kNoon = 1'800'000'000;  // when the first listing is fetched
+constexpr int64_t kLongAgo = kNoon - 100'000;
+constexpr int64_t kLater = kNoon + 3600;
 
-ListedEntry directory(std::string name) { return {std::move(name), EntryType::kDirectory, std::nullopt, kLongAgo, 60}; }
-
-class MergeTest : public testing::Test {
+class DirectoryTest : public ::testing::Test {
  protected:
-  MergeResult merge(std::vector<ListedEntry> entries, int64_t now = kNow) {
-    MergeResult result = merge_listing(has_old_ ? &old_ : nullptr, 7, Listing{std::move(entries), 0}, now, [this] { return next_++; });
-    return result;
+  static ListedEntry file(std::string name, std::optional<uint64_t> size = 100, std::optional<int64_t> mtime = kLongAgo,
+                          int32_t granularity = 60) {
+    return {std::move(name), EntryType::kFile, size, mtime, granularity};
   }
-  // What is listed now is the old listing of the next merge.
-  void given(std::vector<ListedEntry> entries, int64_t now = kNow) {
-    old_ = merge(std::move(entries), now).directory;
-    has_old_ = true;
+  static ListedEntry directory(std::string name, std::optional<int64_t> mtime = kLongAgo) {
+    return {std::move(name), EntryType::kDirectory, std::nullopt, mtime, 60};
   }
-  Ino ino_of(std::string_view name) const { return old_.find(name)->ino; }
 
-  Directory old_;
-  bool has_old_ = false;
-  Ino next_ = 100;
+  // The next listing of the same directory.
+  const Directory& list(std::vector<ListedEntry> entries, int64_t now) {
+    MergeResult merged = merge_listing(known_ ? &*known_ : nullptr, kDirectory, Listing{std::move(entries), 0}, now,
+                                       [this] { return next_ino_++; });
+    superseded_ = std::move(merged.superseded);
+    known_ = std::move(merged.directory);
+    return *known_;
+  }
+  DirectoryEntry& entry(std::string_view name) {
+    DirectoryEntry* e = known_->find(name);
+    if (e == nullptr) throw std::runtime_error("no such entry");
+    return *e;
+  }
+  Ino ino(std::string_view name) { return entry(name).ino; }
+
+  std::optional<Directory> known_;
+  std::vector<Ino> superseded_;
+  Ino next_ino_ = 100;
 };
 
-TEST_F(MergeTest, SortsByNameSoThatNamesAreFound) {
-  given({file("b", 1), directory("c"), file("a", 2)});
-  ASSERT_EQ(old_.entries.size(), 3u);
-  EXPECT_EQ(old_.entries[0].name, "a");
-  EXPECT_EQ(old_.find("c")->type, EntryType::kDirectory);
-  EXPECT_EQ(old_.find("d"), nullptr);
-  EXPECT_EQ(old_.find(""), nullptr);
+// --- a first listing -----------------------------------------------------------------------------------------------
+
+TEST_F(DirectoryTest, AFirstListingGivesEveryEntryANumber) {
+  list({file("b"), directory("a"), file("c")}, kNoon);
+  EXPECT_EQ(known_->ino, kDirectory);
+  EXPECT_EQ(known_->fetched_at, kNoon);
+  ASSERT_EQ(known_->entries.size(), 3u);
+  EXPECT_NE(ino("a"), ino("b"));
+  EXPECT_NE(ino("b"), ino("c"));
+  EXPECT_THAT(superseded_, IsEmpty());
 }
 
-TEST_F(MergeTest, AnUnchangedFileKeepsItsInode) {
-  given({file("a", 5)});
-  const MergeResult again = merge({file("a", 5)}, kNow + 60);
-  EXPECT_EQ(again.directory.find("a")->ino, ino_of("a"));
-  EXPECT_FALSE(again.directory.find("a")->doubtful);
-  EXPECT_TRUE(again.superseded.empty());
+TEST_F(DirectoryTest, EntriesAreSortedByName) {
+  list({file("b"), file("B"), directory("a"), file("\xc3\xa4")}, kNoon);
+  std::vector<std::string> names;
+  for (const auto& e : known_->entries) names.push_back(e.name);
+  EXPECT_THAT(names, ElementsAre("B", "a", "b", "\xc3\xa4"));
 }
 
-TEST_F(MergeTest, AnotherSizeIsAnotherVersion) {
-  given({file("a", 5)});
-  const MergeResult again = merge({file("a", 6)});
-  EXPECT_NE(again.directory.find("a")->ino, ino_of("a"));
-  EXPECT_EQ(again.superseded, std::vector<Ino>{ino_of("a")});
+TEST_F(DirectoryTest, AnEntryIsWhatTheListingSays) {
+  list({file("a", 123, kLongAgo, 1)}, kNoon);
+  EXPECT_EQ(entry("a").type, EntryType::kFile);
+  EXPECT_EQ(entry("a").size, 123u);
+  EXPECT_EQ(entry("a").mtime, kLongAgo);
+  EXPECT_EQ(entry("a").mtime_granularity, 1);
+  EXPECT_FALSE(entry("a").doubtful);
 }
 
-TEST_F(MergeTest, AnotherTimeIsAnotherVersion) {
-  given({file("a", 5)});
-  const MergeResult again = merge({file("a", 5, kLongAgo + 60)});
-  EXPECT_NE(again.directory.find("a")->ino, ino_of("a"));
+TEST_F(DirectoryTest, ASizeThatIsNotListedIsNotKnown) {
+  list({file("a", std::nullopt)}, kNoon);
+  EXPECT_EQ(entry("a").size, std::nullopt);
 }
 
-TEST_F(MergeTest, AFileThatIsGoneIsSuperseded) {
-  given({file("a", 5), file("b", 5)});
-  const MergeResult again = merge({file("b", 5)});
-  EXPECT_EQ(again.directory.find("a"), nullptr);
-  EXPECT_EQ(again.superseded, std::vector<Ino>{ino_of("a")});
+TEST_F(DirectoryTest, OnlyWhatIsInItIsFound) {
+  list({file("b"), file("d")}, kNoon);
+  for (const char* name : {"a", "c", "e", "", "bb"}) EXPECT_EQ(known_->find(name), nullptr) << name;
+  EXPECT_NE(known_->find("b"), nullptr);
+  EXPECT_EQ(Directory{}.find("a"), nullptr);
 }
 
-TEST_F(MergeTest, ADirectoryKeepsItsInodeWhateverItsTime) {
-  given({directory("d")});
-  ListedEntry later = directory("d");
-  later.mtime = kNow;
-  EXPECT_EQ(merge({later}).directory.find("d")->ino, ino_of("d"));
+// --- the next listing ----------------------------------------------------------------------------------------------
+
+TEST_F(DirectoryTest, AnUnchangedFileKeepsItsNumber) {
+  list({file("a")}, kNoon);
+  const Ino before = ino("a");
+  list({file("a")}, kLater);
+  EXPECT_EQ(ino("a"), before);
+  EXPECT_FALSE(entry("a").doubtful);
+  EXPECT_THAT(superseded_, IsEmpty());
+  EXPECT_EQ(known_->fetched_at, kLater);
 }
 
-TEST_F(MergeTest, AFileThatBecomesADirectoryIsAnotherInode) {
-  given({file("x", 5)});
-  const MergeResult again = merge({directory("x")});
-  EXPECT_NE(again.directory.find("x")->ino, ino_of("x"));
-  EXPECT_EQ(again.superseded.size(), 1u);
+TEST_F(DirectoryTest, AnotherSizeIsANewVersionWithANewNumber) {
+  list({file("a", 100)}, kNoon);
+  const Ino before = ino("a");
+  list({file("a", 101)}, kLater);
+  EXPECT_NE(ino("a"), before);
+  EXPECT_EQ(entry("a").size, 101u);
+  EXPECT_THAT(superseded_, ElementsAre(before));
 }
 
-// The listing prints minutes: a change within the minute in which it was taken does not show in the next one.
-TEST_F(MergeTest, AFileChangedInTheMinuteOfTheListingIsDoubtful) {
-  given({file("a", 5, kNow - 30)});
-  EXPECT_TRUE(merge({file("a", 5, kNow - 30)}, kNow + 100).directory.find("a")->doubtful);
+TEST_F(DirectoryTest, AnotherTimeIsANewVersionWithANewNumber) {
+  list({file("a", 100, kLongAgo)}, kNoon);
+  const Ino before = ino("a");
+  list({file("a", 100, kLongAgo - 60)}, kLater);  // older is other, too
+  EXPECT_NE(ino("a"), before);
+  EXPECT_EQ(entry("a").mtime, kLongAgo - 60);
+  EXPECT_THAT(superseded_, ElementsAre(before));
 }
 
-TEST_F(MergeTest, DoubtStaysUntilAHeadHasShownTheVersion) {
-  given({file("a", 5, kNow - 30)});
-  given({file("a", 5, kNow - 30)}, kNow + 100);
-  EXPECT_TRUE(merge({file("a", 5, kNow - 30)}, kNow + 1000).directory.find("a")->doubtful);
+TEST_F(DirectoryTest, AFileThatIsGoneIsSuperseded) {
+  list({file("a"), file("b")}, kNoon);
+  const Ino gone = ino("a");
+  list({file("b")}, kLater);
+  EXPECT_EQ(known_->find("a"), nullptr);
+  EXPECT_THAT(superseded_, ElementsAre(gone));
 }
 
-TEST_F(MergeTest, AFileWithoutATimeIsAlwaysDoubtful) {
-  ListedEntry timeless = file("a", 5);
-  timeless.mtime.reset();
-  given({timeless});
-  const MergeResult again = merge({timeless}, kNow + 100'000);
-  EXPECT_EQ(again.directory.find("a")->ino, ino_of("a"));
-  EXPECT_TRUE(again.directory.find("a")->doubtful);
+TEST_F(DirectoryTest, AFileThatComesBackHasANewNumber) {
+  list({file("a")}, kNoon);
+  const Ino before = ino("a");
+  list({}, kLater);
+  list({file("a")}, kLater + 60);
+  EXPECT_NE(ino("a"), before);
 }
 
-TEST_F(MergeTest, ASizeThatTheListingDoesNotGiveIsKept) {
-  given({file("a", 5)});
-  ListedEntry inexact = file("a", 0);
-  inexact.size.reset();
-  const MergeResult again = merge({inexact});
-  EXPECT_EQ(again.directory.find("a")->ino, ino_of("a"));
-  EXPECT_EQ(again.directory.find("a")->size, 5u);
+TEST_F(DirectoryTest, ADirectoryKeepsItsNumberWhateverItsTime) {
+  list({directory("d", kLongAgo)}, kNoon);
+  const Ino before = ino("d");
+  list({directory("d", kNoon)}, kLater);
+  EXPECT_EQ(ino("d"), before);
+  EXPECT_FALSE(entry("d").doubtful);
+  EXPECT_THAT(superseded_, IsEmpty());
 }
 
-// A HEAD has found the version; what the listing makes of its time is not known before the next one.
-TEST_F(MergeTest, AVersionFoundByHeadTakesTheTimeOfTheNextListing) {
-  given({file("a", 5)});
-  old_.find("a")->listed_mtime = DirectoryEntry::kNotListedYet;
-  const MergeResult again = merge({file("a", 5, kLongAgo + 3600)});
-  EXPECT_EQ(again.directory.find("a")->ino, ino_of("a"));
-  EXPECT_EQ(again.directory.find("a")->listed_mtime, kLongAgo + 3600);
-  EXPECT_TRUE(again.directory.find("a")->doubtful);
+TEST_F(DirectoryTest, ADirectoryThatIsGoneHoldsNothingThatCouldBeDropped) {
+  list({directory("d")}, kNoon);
+  list({}, kLater);
+  EXPECT_THAT(superseded_, IsEmpty());
 }
 
-TEST(DirectoryFormat, ComesBackAsItWas) {
-  Directory d{9, kNow, {}};
-  d.entries.push_back({10, EntryType::kDirectory, false, std::nullopt, 0, 0, 1, "dir"});
-  d.entries.push_back({11, EntryType::kFile, true, 1ull << 40, -5, DirectoryEntry::kNotListedYet, 60, "name with \xc3\xbc"});
-  d.entries.push_back({12, EntryType::kFile, false, std::nullopt, kNow, kNow, 1, std::string(255, 'x')});
-  const auto back = decode_directory(9, encode(d));
-  ASSERT_TRUE(back);
-  EXPECT_EQ(back->fetched_at, kNow);
-  EXPECT_EQ(back->entries, d.entries);
+TEST_F(DirectoryTest, AFileThatBecomesADirectoryIsSuperseded) {
+  list({file("x")}, kNoon);
+  const Ino before = ino("x");
+  list({directory("x")}, kLater);
+  EXPECT_NE(ino("x"), before);
+  EXPECT_THAT(superseded_, ElementsAre(before));
+  list({file("x")}, kLater + 60);
+  EXPECT_NE(ino("x"), before);
 }
 
-TEST(DirectoryFormat, EveryTruncationIsRefused) {
-  Directory d{9, kNow, {}};
-  d.entries.push_back({10, EntryType::kFile, false, 1, 2, 2, 1, "a"});
-  d.entries.push_back({11, EntryType::kFile, false, 1, 2, 2, 1, "bb"});
-  const std::string bytes = encode(d);
-  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_FALSE(decode_directory(9, bytes.substr(0, n))) << n;
-  EXPECT_FALSE(decode_directory(9, bytes + "x"));
+TEST_F(DirectoryTest, ManyChangesAtOnceAreToldApart) {
+  list({file("changed", 1), file("gone"), file("same")}, kNoon);
+  const Ino changed = ino("changed");
+  const Ino gone = ino("gone");
+  const Ino same = ino("same");
+  list({file("same"), file("new"), file("changed", 2)}, kLater);
+  EXPECT_THAT(superseded_, UnorderedElementsAre(changed, gone));
+  EXPECT_EQ(ino("same"), same);
 }
 
-TEST(DirectoryFormat, NamesOutOfOrderAreRefused) {
-  Directory d{9, kNow, {}};
-  d.entries.push_back({10, EntryType::kFile, false, 1, 2, 2, 1, "b"});
-  d.entries.push_back({11, EntryType::kFile, false, 1, 2, 2, 1, "a"});
-  EXPECT_FALSE(decode_directory(9, encode(d)));
+TEST_F(DirectoryTest, NoNumberIsGivenTwice) {
+  std::set<Ino> given;
+  for (uint64_t i = 0; i < 10; ++i) {
+    list({file("a", i), file("b", 5), file(std::to_string(i))}, kNoon + static_cast<int64_t>(i) * 600);
+    for (const auto& e : known_->entries) given.insert(e.ino);
+  }
+  EXPECT_EQ(given.size(), 10u + 1 + 10);
+}
+
+// --- what nobody can be sure of ------------------------------------------------------------------------------------
+
+TEST_F(DirectoryTest, AFileThatMayHaveChangedInTheMinuteOfItsListingIsDoubtful) {
+  list({file("a", 100, kNoon - 30, 60)}, kNoon);
+  EXPECT_FALSE(entry("a").doubtful);
+  const Ino before = ino("a");
+  list({file("a", 100, kNoon - 30, 60)}, kLater);
+  EXPECT_TRUE(entry("a").doubtful);
+  EXPECT_EQ(ino("a"), before);
+}
+
+TEST_F(DirectoryTest, ATimeWellBeforeTheListingIsBelieved) {
+  list({file("a", 100, kNoon - 61, 60), file("b", 100, kNoon - 2, 1)}, kNoon);
+  list({file("a", 100, kNoon - 61, 60), file("b", 100, kNoon - 2, 1)}, kLater);
+  EXPECT_FALSE(entry("a").doubtful);
+  EXPECT_FALSE(entry("b").doubtful);
+}
+
+TEST_F(DirectoryTest, ATimeInTheFutureIsNotBelieved) {
+  list({file("a", 100, kNoon + 86'400)}, kNoon);
+  list({file("a", 100, kNoon + 86'400)}, kLater);
+  EXPECT_TRUE(entry("a").doubtful);
+}
+
+TEST_F(DirectoryTest, AFileWithoutATimeIsDoubtfulAtEveryListing) {
+  list({file("a", 100, std::nullopt)}, kNoon);
+  list({file("a", 100, std::nullopt)}, kLater);
+  EXPECT_TRUE(entry("a").doubtful);
+  entry("a").doubtful = false;  // a HEAD has confirmed it
+  list({file("a", 100, std::nullopt)}, kLater + 600);
+  EXPECT_TRUE(entry("a").doubtful);
+}
+
+TEST_F(DirectoryTest, ADoubtStaysUntilAHeadHasResolvedIt) {
+  list({file("a", 100, kNoon)}, kNoon);
+  list({file("a", 100, kNoon)}, kLater);
+  list({file("a", 100, kNoon)}, kLater + 3600);
+  EXPECT_TRUE(entry("a").doubtful);
+  entry("a").doubtful = false;
+  list({file("a", 100, kNoon)}, kLater + 7200);
+  EXPECT_FALSE(entry("a").doubtful);
+}
+
+// --- what a HEAD has found -----------------------------------------------------------------------------------------
+
+TEST_F(DirectoryTest, WhatAHeadHasFoundOutSurvivesAListingThatDoesNotSayIt) {
+  list({file("a", std::nullopt, kLongAgo)}, kNoon);
+  entry("a").size = 4711;
+  entry("a").mtime = kLongAgo + 17;
+  const Ino before = ino("a");
+  list({file("a", std::nullopt, kLongAgo)}, kLater);
+  EXPECT_EQ(ino("a"), before);
+  EXPECT_EQ(entry("a").size, 4711u);
+  EXPECT_EQ(entry("a").mtime, kLongAgo + 17);
+}
+
+TEST_F(DirectoryTest, AVersionFoundByHeadKeepsItsNumberAtTheNextListingAndIsDoubtful) {
+  list({file("a", 100, kLongAgo)}, kNoon);
+  entry("a").ino = 999;  // as the catalog does when a HEAD shows another version
+  entry("a").listed_mtime = DirectoryEntry::kNotListedYet;
+  entry("a").mtime = kNoon + 5;
+  list({file("a", 100, kNoon - kNoon % 60, 60)}, kLater);
+  EXPECT_EQ(ino("a"), 999u);
+  EXPECT_TRUE(entry("a").doubtful);
+  EXPECT_EQ(entry("a").listed_mtime, kNoon - kNoon % 60);
+  EXPECT_EQ(entry("a").mtime, kNoon + 5);  // better than the listing's
+}
+
+TEST_F(DirectoryTest, AVersionFoundByHeadOfAnotherSizeThanTheListingIsANewOne) {
+  list({file("a", 100, kLongAgo)}, kNoon);
+  entry("a").ino = 999;
+  entry("a").listed_mtime = DirectoryEntry::kNotListedYet;
+  list({file("a", 200, kNoon)}, kLater);
+  EXPECT_NE(ino("a"), 999u);
+  EXPECT_THAT(superseded_, ElementsAre(999u));
+}
+
+TEST_F(DirectoryTest, ListingsAreComparedWithListingsNotWithTheBetterTime) {
+  list({file("a", 100, kLongAgo + 7200)}, kNoon);  // a server that prints its own time zone
+  const Ino before = ino("a");
+  entry("a").mtime = kLongAgo + 13;  // what HEAD says
+  list({file("a", 100, kLongAgo + 7200)}, kLater);
+  EXPECT_EQ(ino("a"), before);
+}
+
+// --- the form in the index -----------------------------------------------------------------------------------------
+
+TEST_F(DirectoryTest, ADirectoryIsReadBack) {
+  list({file("a"), file("b", std::nullopt, std::nullopt), directory("c"), file(std::string(255, 'x')), file("\xff\x01 &\"")}, kNoon);
+  entry("a").doubtful = true;
+  entry("b").listed_mtime = DirectoryEntry::kNotListedYet;
+  const auto back = decode_directory(kDirectory, encode(*known_));
+  ASSERT_THAT(back, test::Succeeds());
+  EXPECT_EQ(back->ino, kDirectory);
+  EXPECT_EQ(back->fetched_at, kNoon);
+  EXPECT_EQ(back->entries, known_->entries);
+}
+
+TEST_F(DirectoryTest, AnEmptyDirectoryIsReadBack) {
+  list({}, kNoon);
+  const auto back = decode_directory(kDirectory, encode(*known_));
+  ASSERT_THAT(back, test::Succeeds());
+  EXPECT_THAT(back->entries, IsEmpty());
+}
+
+TEST_F(DirectoryTest, CutBytesAreCorrupt) {
+  list({file("a"), file("b")}, kNoon);
+  const std::string bytes = encode(*known_);
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    EXPECT_THAT(decode_directory(kDirectory, bytes.substr(0, n)), test::FailsWith(ErrorCode::kCorrupt)) << n;
+  }
+  EXPECT_THAT(decode_directory(kDirectory, bytes + "x"), test::FailsWith(ErrorCode::kCorrupt));
+}
+
+TEST_F(DirectoryTest, RubbishIsCorrupt) {
+  EXPECT_THAT(decode_directory(kDirectory, std::string(100, '\xff')), test::FailsWith(ErrorCode::kCorrupt));
+  std::string many(16, '\0');
+  many[8] = '\x7f';  // 127 entries, of which there is none
+  EXPECT_THAT(decode_directory(kDirectory, many), test::FailsWith(ErrorCode::kCorrupt));
+}
+
+TEST_F(DirectoryTest, EntriesThatAreNotInOrderAreCorrupt) {
+  list({file("a"), file("b")}, kNoon);
+  std::swap(known_->entries[0], known_->entries[1]);
+  EXPECT_THAT(decode_directory(kDirectory, encode(*known_)), test::FailsWith(ErrorCode::kCorrupt));
+  known_->entries[0].name = known_->entries[1].name;
+  EXPECT_THAT(decode_directory(kDirectory, encode(*known_)), test::FailsWith(ErrorCode::kCorrupt));
+}
+
+TEST_F(DirectoryTest, AnUnknownTypeIsCorrupt) {
+  list({file("a")}, kNoon);
+  std::string bytes = encode(*known_);
+  bytes[16 + 38] = 3;  // the type, behind the header and 38 bytes of the entry
+  EXPECT_THAT(decode_directory(kDirectory, bytes), test::FailsWith(ErrorCode::kCorrupt));
 }
 
 }  // namespace

@@ -7,21 +7,24 @@
 namespace wormhole {
 namespace {
 
-TEST(Errno, AFileThatChangedIsStale) { EXPECT_EQ(errno_of(ErrorCode::kStale), ESTALE); }
-
-TEST(Errno, AServerThatIsSilentIsATimeout) { EXPECT_EQ(errno_of(ErrorCode::kTimedOut), ETIMEDOUT); }
-
-TEST(Errno, AServerThatRefusesIsAPermission) {
+TEST(Errno, WhatAReaderCanActOnHasItsOwn) {
+  EXPECT_EQ(errno_of(ErrorCode::kNotFound), ENOENT);
   EXPECT_EQ(errno_of(ErrorCode::kForbidden), EACCES);
   EXPECT_EQ(errno_of(ErrorCode::kUnauthorized), EACCES);
+  EXPECT_EQ(errno_of(ErrorCode::kStale), ESTALE);
+  EXPECT_EQ(errno_of(ErrorCode::kTimedOut), ETIMEDOUT);
 }
 
-TEST(Errno, ANameThatIsNotThereIsNotThere) { EXPECT_EQ(errno_of(ErrorCode::kNotFound), ENOENT); }
-
-TEST(Errno, EverythingElseThatFailsAReadIsAnInputOutputError) {
-  for (const ErrorCode code : {ErrorCode::kUnreachable, ErrorCode::kBadResponse, ErrorCode::kTls, ErrorCode::kIo,
-                               ErrorCode::kCorrupt, ErrorCode::kCancelled}) {
+TEST(Errno, TheRestIsAnInputOutputError) {
+  for (const ErrorCode code : {ErrorCode::kUnreachable, ErrorCode::kBadResponse, ErrorCode::kNoRanges, ErrorCode::kTls,
+                               ErrorCode::kIo, ErrorCode::kNoSpace, ErrorCode::kCorrupt, ErrorCode::kFormat, ErrorCode::kCancelled}) {
     EXPECT_EQ(errno_of(code), EIO) << to_string(code);
+  }
+}
+
+TEST(Errno, NoErrorIsSuccess) {
+  for (int code = 0; code <= static_cast<int>(ErrorCode::kCancelled); ++code) {
+    EXPECT_GT(errno_of(static_cast<ErrorCode>(code)), 0);
   }
 }
 

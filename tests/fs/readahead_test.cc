@@ -1,6 +1,11 @@
+// What else is fetched, from the reads of one file so far: values in, values out.
 #include "fs/readahead.h"
 
 #include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/support/printing.h"
 
 namespace wormhole {
 namespace {
@@ -8,111 +13,210 @@ namespace {
 constexpr uint64_t kKiB = 1024;
 constexpr uint64_t kMiB = 1024 * kKiB;
 constexpr uint64_t kSize = 1024 * kMiB;
-constexpr uint64_t kRead = 128 * kKiB;
+constexpr uint64_t kRead = 128 * kKiB;  // a request of the kernel's default read-ahead
+constexpr bool kStalled = true;
 
-class ReadaheadTest : public testing::Test {
+class ReadaheadTest : public ::testing::Test {
  protected:
-  ByteRange read(uint64_t offset, uint64_t length = kRead, bool stalled = false, uint64_t size = kSize) {
-    return readahead_.on_read(ByteRange::of(offset, length), size, stalled);
+  ByteRange read(uint64_t offset, bool stalled = false, uint64_t length = kRead) {
+    return readahead_.on_read({offset, std::min(offset + length, size_)}, size_, stalled);
   }
-  // Reads on from `offset` for `bytes`; the union of what is proposed must be one range.
-  ByteRange stream(uint64_t offset, uint64_t bytes, bool stalled) {
-    ByteRange all;
-    for (uint64_t at = offset; at < offset + bytes; at += kRead) {
-      const ByteRange more = read(at, kRead, stalled);
-      if (more.empty()) continue;
-      if (!all.empty()) {
-        EXPECT_EQ(more.begin, all.end);
-      }
-      all = all.empty() ? more : ByteRange{all.begin, more.end};
-    }
-    return all;
+  // Reads on from `from` to `to`, without a stall; returns the end of all that was proposed.
+  uint64_t read_on(uint64_t from, uint64_t to) {
+    uint64_t end = 0;
+    for (uint64_t at = from; at < to; at += kRead) end = std::max(end, read(at).end);
+    return end;
   }
 
-  Readahead readahead_{ReadaheadOptions{1 * kMiB, 16 * kMiB}};
+  uint64_t size_ = kSize;
+  Readahead readahead_{{.first_window = kMiB, .max_window = 16 * kMiB}};
 };
 
-TEST_F(ReadaheadTest, TheFirstReadAtTheBeginStartsAStream) { EXPECT_EQ(read(0), (ByteRange{kRead, kRead + kMiB})); }
+// --- who gets a window ---------------------------------------------------------------------------------------------
 
-TEST_F(ReadaheadTest, AReadInTheMiddleFetchesNothingElse) { EXPECT_TRUE(read(500 * kMiB, 4 * kKiB).empty()); }
+TEST_F(ReadaheadTest, AFirstReadAtTheBeginGetsTheFirstWindow) { EXPECT_EQ(read(0), (ByteRange{kRead, kRead + kMiB})); }
 
-TEST_F(ReadaheadTest, RandomReadsFetchNothingElse) {
-  for (const uint64_t at : {900, 10, 450, 333, 720, 80, 610, 205}) EXPECT_TRUE(read(at * kMiB, 4 * kKiB, true).empty());
+TEST_F(ReadaheadTest, AFirstReadElsewhereGetsNothing) { EXPECT_TRUE(read(100 * kMiB).empty()); }
+
+TEST_F(ReadaheadTest, TheSecondReadInSequenceGetsTheFirstWindow) {
+  read(100 * kMiB);
+  EXPECT_EQ(read(100 * kMiB + kRead), (ByteRange{100 * kMiB + 2 * kRead, 100 * kMiB + 2 * kRead + kMiB}));
 }
 
-TEST_F(ReadaheadTest, TheSecondReadInSequenceStartsAStream) {
-  read(500 * kMiB);
-  EXPECT_EQ(read(500 * kMiB + kRead), (ByteRange{500 * kMiB + 2 * kRead, 501 * kMiB + 2 * kRead}));
+TEST_F(ReadaheadTest, RandomReadsGetNothing) {
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 1000; ++i) {
+    // No two of a run lie within the tolerance of a sequence.
+    const uint64_t at = (4 * static_cast<uint64_t>(i % 200) + 2) * kMiB + random() % kMiB;
+    EXPECT_TRUE(read(at, kStalled, 4 * kKiB).empty()) << i;
+  }
 }
 
-TEST_F(ReadaheadTest, AReaderWhoNeverWaitsKeepsTheSmallWindow) {
-  stream(0, 64 * kMiB, false);
+// --- how a window is used ------------------------------------------------------------------------------------------
+
+TEST_F(ReadaheadTest, WhatWasProposedIsNotProposedAgain) {
+  const ByteRange first = read(0);
+  EXPECT_TRUE(read(kRead).empty());
+  ByteRange next;
+  for (uint64_t at = 2 * kRead; next.empty(); at += kRead) next = read(at);
+  EXPECT_EQ(next.begin, first.end);
+}
+
+TEST_F(ReadaheadTest, AWindowIsRefilledWhenHalfOfItIsUsedUp) {
+  read(0);  // proposed up to kRead + 1 MiB
+  EXPECT_TRUE(read_on(kRead, 4 * kRead) == 0);
+  EXPECT_FALSE(read(4 * kRead).empty());  // position is 5/8 MiB now: 1/2 MiB lies ahead
+}
+
+TEST_F(ReadaheadTest, AReaderWhoNeverStallsKeepsTheWindowHeHas) {
+  EXPECT_LE(read_on(0, 64 * kMiB), 64 * kMiB + kMiB);
   EXPECT_EQ(readahead_.window(), kMiB);
 }
 
-TEST_F(ReadaheadTest, TheWindowDoublesWhenTheReaderHadToWait) {
-  read(0);
-  read(kRead, kRead, true);
+TEST_F(ReadaheadTest, TheWindowDoublesWhenAReaderWhoReadsOnStalls) {
+  read(0, kStalled);
+  EXPECT_EQ(readahead_.window(), kMiB);  // the first read always waits
+  read(kRead, kStalled);
   EXPECT_EQ(readahead_.window(), 2 * kMiB);
-  read(2 * kRead, kRead, true);
+  read(2 * kRead, kStalled);
+  EXPECT_EQ(readahead_.window(), 4 * kMiB);
+  read(3 * kRead);
   EXPECT_EQ(readahead_.window(), 4 * kMiB);
 }
 
-TEST_F(ReadaheadTest, TheWindowHasAnEnd) {
-  stream(0, 64 * kMiB, true);
+TEST_F(ReadaheadTest, TheWindowIsBounded) {
+  for (uint64_t i = 0; i < 20; ++i) read(i * kRead, kStalled);
   EXPECT_EQ(readahead_.window(), 16 * kMiB);
-}
-
-TEST_F(ReadaheadTest, WhatIsProposedHasNoGapsAndNoOverlaps) {
-  const ByteRange all = stream(0, 32 * kMiB, true);
-  EXPECT_EQ(all.begin, kRead);
-  EXPECT_GE(all.end, 32 * kMiB);
+  EXPECT_LE(read_on(20 * kRead, 40 * kRead), 40 * kRead + 16 * kMiB);
 }
 
 TEST_F(ReadaheadTest, NothingIsProposedBehindTheEnd) {
-  const uint64_t size = 300 * kKiB;
-  EXPECT_EQ(read(0, kRead, false, size), (ByteRange{kRead, size}));
-  EXPECT_TRUE(read(kRead, kRead, true, size).empty());
-  EXPECT_TRUE(read(2 * kRead, size - 2 * kRead, true, size).empty());
+  size_ = kMiB / 2;
+  EXPECT_EQ(read(0), (ByteRange{kRead, size_}));
+  EXPECT_TRUE(read(kRead).empty());
+  EXPECT_TRUE(read(size_ - 1).empty());
 }
 
-// The kernel sends its read-ahead as several requests at once, and they overtake each other.
-TEST_F(ReadaheadTest, ReadsOutOfOrderStayInTheStream) {
-  read(0, kRead);
-  read(2 * kRead, kRead, true);
-  read(kRead, kRead, true);
-  read(3 * kRead, kRead, true);
-  EXPECT_EQ(readahead_.window(), 8 * kMiB);
+TEST_F(ReadaheadTest, AFileThatIsReadWholeAtOnceLeavesNothingToPropose) {
+  size_ = 1000;
+  EXPECT_TRUE(read(0).empty());
 }
 
-TEST_F(ReadaheadTest, TwoReadersOfOneFileHaveAStreamEach) {
+// --- what the kernel does to a sequence ----------------------------------------------------------------------------
+
+TEST_F(ReadaheadTest, ReadsThatAreSwappedOnTheirWayAreStillASequence) {
   read(0);
-  read(500 * kMiB);
-  for (uint64_t i = 1; i < 40; ++i) {
-    const ByteRange low = read(i * kRead);
-    const ByteRange high = read(500 * kMiB + i * kRead);
-    if (!low.empty()) {
-      EXPECT_LT(low.end, 100 * kMiB);
-    }
-    if (!high.empty()) {
-      EXPECT_GT(high.begin, 500 * kMiB);
+  read(2 * kRead);
+  EXPECT_TRUE(read(kRead).empty());
+  const uint64_t end = read_on(3 * kRead, 16 * kRead);
+  EXPECT_GE(end, 16 * kRead);
+  EXPECT_LE(end, 16 * kRead + kMiB);
+  EXPECT_EQ(readahead_.window(), kMiB);
+}
+
+TEST_F(ReadaheadTest, ABytewiseReaderIsASequenceToo) {
+  uint64_t proposed = 0;
+  for (uint64_t at = 0; at < 3 * kMiB; at += 4096) {
+    const ByteRange r = read(at, false, 4096);
+    if (!r.empty()) {
+      EXPECT_GE(r.begin, proposed);
+      proposed = r.end;
     }
   }
+  EXPECT_GE(proposed, 3 * kMiB);
+  EXPECT_LE(proposed, 4 * kMiB + 4096);
 }
 
-TEST_F(ReadaheadTest, ARandomReadInBetweenDoesNotEndAStream) {
-  stream(0, 8 * kMiB, true);
-  const uint64_t window = readahead_.window();
-  read(700 * kMiB, 4 * kKiB, true);
-  read(8 * kMiB);
-  EXPECT_EQ(readahead_.window(), window);
+TEST_F(ReadaheadTest, AReaderWhoSkipsALittleStaysInHisSequence) {
+  read(0);
+  read(kRead);
+  EXPECT_TRUE(read(kRead * 2 + 64 * kKiB).empty());
+  EXPECT_EQ(readahead_.window(), kMiB);
 }
+
+TEST_F(ReadaheadTest, AReaderWhoJumpsFarBeginsAnew) {
+  read_on(0, 2 * kMiB);
+  EXPECT_TRUE(read(500 * kMiB).empty());
+  EXPECT_EQ(read(500 * kMiB + kRead).begin, 500 * kMiB + 2 * kRead);
+}
+
+// --- several readers -----------------------------------------------------------------------------------------------
+
+TEST_F(ReadaheadTest, TwoReadersWhoTakeTurnsHaveAWindowEach) {
+  const uint64_t other = 500 * kMiB;
+  uint64_t end_a = 0;
+  uint64_t end_b = 0;
+  for (uint64_t at = 0; at < 8 * kMiB; at += kRead) {
+    const ByteRange a = read(at);
+    const ByteRange b = read(other + at);
+    if (!a.empty()) {
+      EXPECT_TRUE(end_a == 0 || a.begin == end_a);
+      end_a = a.end;
+    }
+    if (!b.empty()) {
+      EXPECT_TRUE(end_b == 0 || b.begin == end_b);
+      end_b = b.end;
+    }
+  }
+  EXPECT_GE(end_a, 8 * kMiB);
+  EXPECT_GE(end_b, other + 8 * kMiB);
+}
+
+TEST_F(ReadaheadTest, TheStallOfOneReaderDoesNotGrowTheWindowOfAnother) {
+  read(0);
+  read(500 * kMiB);
+  read(500 * kMiB + kRead);
+  read(500 * kMiB + 2 * kRead, kStalled);
+  EXPECT_EQ(readahead_.window(), 2 * kMiB);
+  read(kRead);
+  EXPECT_EQ(readahead_.window(), kMiB);
+}
+
+TEST_F(ReadaheadTest, AFifthReaderTakesThePlaceOfTheOneWhoReadLongestAgo) {
+  for (uint64_t i = 0; i < 4; ++i) read(i * 100 * kMiB);
+  for (uint64_t i = 1; i < 4; ++i) EXPECT_FALSE(read(i * 100 * kMiB + kRead).empty());
+  read(900 * kMiB);
+  EXPECT_FALSE(read(900 * kMiB + kRead).empty());
+  EXPECT_TRUE(read(200 * kMiB + 2 * kRead).empty());  // known: its window is full
+  EXPECT_TRUE(read(50 * kMiB).empty());               // not where reader 0 was
+}
+
+// --- no memory -----------------------------------------------------------------------------------------------------
 
 TEST_F(ReadaheadTest, WhatIsGivenBackIsProposedAgain) {
   const ByteRange first = read(0);
   readahead_.give_back(first.begin + 256 * kKiB);
   const ByteRange again = read(kRead);
   EXPECT_EQ(again.begin, first.begin + 256 * kKiB);
+  EXPECT_EQ(again.end, 2 * kRead + kMiB);
+}
+
+TEST_F(ReadaheadTest, WhatIsGivenBackWholeIsProposedBehindTheReader) {
+  const ByteRange first = read(0);
+  readahead_.give_back(first.begin);
+  EXPECT_EQ(read(kRead), (ByteRange{2 * kRead, 2 * kRead + kMiB}));
+}
+
+// Any reads: what is proposed lies behind the read, in the file, and no further than the largest window.
+TEST_F(ReadaheadTest, WhateverIsReadTheProposalStaysInItsBounds) {
+  std::mt19937_64 random(7);
+  for (int run = 0; run < 50; ++run) {
+    Readahead readahead{{.first_window = kMiB, .max_window = 16 * kMiB}};
+    const uint64_t size = 1 + random() % (64 * kMiB);
+    uint64_t at = 0;
+    for (int i = 0; i < 500; ++i) {
+      if (random() % 4 == 0) at = random() % size;
+      const ByteRange r{at, std::min(size, at + 1 + random() % kMiB)};
+      const ByteRange p = readahead.on_read(r, size, random() % 2 == 0);
+      if (!p.empty()) {
+        ASSERT_LE(p.end, size);
+        ASSERT_LE(p.end, r.end + 16 * kMiB + 2 * kMiB);  // a read may lie before its cursor
+        ASSERT_GE(p.begin + 2 * kMiB, r.end);
+        if (random() % 5 == 0) readahead.give_back(p.begin + random() % p.size());
+      }
+      at = r.end < size ? r.end : 0;
+    }
+  }
 }
 
 }  // namespace
