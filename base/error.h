@@ -44,6 +44,11 @@ template <typename T>
 using Result = tl::expected<T, Error>;
 using Status = Result<void>;
 
+// The server has not been heard, as opposed to: it has refused. What was known of it stays as good as it was.
+inline bool server_did_not_speak(ErrorCode code) {
+  return code == ErrorCode::kUnreachable || code == ErrorCode::kTimedOut || code == ErrorCode::kTls;
+}
+
 // An error value that converts to any Result<T>.
 template <typename... Args>
 tl::unexpected<Error> fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {

@@ -1,7 +1,7 @@
 #include "base/log.h"
 
 #include <pthread.h>
-#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -9,6 +9,10 @@
 
 namespace wormhole::log {
 namespace {
+
+// A log file is renamed (FILE.1) when it has this size: weeks of a mount that is well, and at most 20 MiB of one that is not.
+constexpr size_t kLogFileBytes = 10 << 20;
+constexpr size_t kOlderLogFiles = 1;
 
 std::atomic<Level> g_level{Level::kInfo};
 
@@ -40,8 +44,8 @@ bool configure(Level level, const std::string& path) {
   g_level.store(level, std::memory_order_relaxed);
   if (path.empty()) return true;
   try {
-    auto file = std::make_shared<spdlog::logger>("wormhole",
-                                                 std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+    auto sink = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(path, kLogFileBytes, kOlderLogFiles);
+    auto file = std::make_shared<spdlog::logger>("wormhole", std::move(sink));
     file->set_level(spdlog::level::trace);
     file->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
     file->flush_on(spdlog::level::info);

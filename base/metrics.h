@@ -30,7 +30,7 @@ struct Metrics {
   Counter blocks_corrupt{0};
   Counter store_errors{0};
   Counter index_commits{0};
-  Gauge bytes_cached{0};  // stored bytes that the index knows, or will know at the next commit
+  Gauge bytes_cached{0};  // stored bytes that the index knows; changes with its commits
   Gauge buffer_bytes{0};  // memory that buffers hold now
 
   // The tree.

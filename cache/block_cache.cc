@@ -1,6 +1,7 @@
 #include "cache/block_cache.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -13,9 +14,14 @@
 namespace wormhole {
 namespace {
 
-// Objects that nobody has open stay known, so that opening one again costs no lookups. Each holds a file descriptor: with the
-// open ones they must stay well below the descriptor limit (the daemon raises it to 65536 where it may).
-constexpr size_t kIdleObjects = 512;
+// Objects that nobody has open stay known, so that opening one again costs no lookups. Each holds a file descriptor, so there
+// are no more than a quarter of those that the process may have; the rest is for open files, batches under way, the network.
+size_t max_idle_objects() {
+  constexpr rlim_t kEnough = 512;
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  return std::min<rlim_t>(kEnough, limit.rlim_cur / 4);
+}
 
 // How often free space is looked at. A second at 1 GB/s is 1 GB: less than 5 % of any disk that holds such a cache.
 constexpr Duration kSpaceCheckPeriod = std::chrono::seconds(1);
@@ -28,7 +34,8 @@ BlockCache::BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, Bu
       disk_(disk),
       buffers_(buffers),
       metrics_(metrics),
-      trust_index_(options_.verify == VerifyMode::kOff || (options_.verify == VerifyMode::kAuto && index.was_clean())) {}
+      trust_index_(options_.verify == VerifyMode::kOff || (options_.verify == VerifyMode::kAuto && index.was_clean())),
+      max_idle_(max_idle_objects()) {}
 
 BlockCache::~BlockCache() = default;
 
@@ -57,7 +64,7 @@ void BlockCache::close(Ino ino) {
 void BlockCache::trim_idle() {
   for (auto it = idle_.begin(); it != idle_.end();) {
     Object& o = object(*it);
-    const bool surplus = idle_.size() > kIdleObjects;
+    const bool surplus = idle_.size() > max_idle_;
     if (!surplus && !o.dropped) {
       ++it;
       continue;
@@ -137,17 +144,43 @@ Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create)
     ::mkdir(path.substr(0, path.rfind('/')).c_str(), 0700);
     fd = ::open(path.c_str(), flags, 0600);
   }
+  if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+    close_idle_files();
+    fd = ::open(path.c_str(), flags, 0600);
+  }
   if (fd < 0) return fail(error_from_errno(errno, "cache: open " + path));
   o.file = std::make_shared<FileDescriptor>(fd);
   return o.file;
 }
 
+void BlockCache::close_idle_files() {
+  for (const Ino ino : idle_) {
+    if (Object& o = object(ino); o.busy == 0) o.file.reset();
+  }
+}
+
 void BlockCache::forget_block(Object& o, BlockIndex block) {
+  hide_block(o, block);
+  index_.forget_block(o.ino, block);
+}
+
+// Until the object is opened anew; the block itself may be good.
+void BlockCache::hide_block(Object& o, BlockIndex block) {
   Region& r = region(o, block / kBlocksPerRegion);
   const uint64_t bit = uint64_t{1} << (block % kBlocksPerRegion);
   r.record.present &= ~bit;
   r.trusted &= ~bit;
-  index_.forget_block(o.ino, block);
+}
+
+// A sync that failed may have cost pages that were counted as stored, and the kernel does not say which. From here on every block is
+// checked again at its next read.
+void BlockCache::doubt_after_failure() {
+  if (index_.failures() == failures_seen_) return;
+  failures_seen_ = index_.failures();
+  if (options_.verify != VerifyMode::kOff) trust_index_ = false;
+  for (auto& [ino, o] : objects_) {
+    for (auto& [number, region] : o.regions) region.trusted = 0;
+  }
 }
 
 // --- a read: start_read -> read_done -> verify -----------------------------------------------------------------------
@@ -172,11 +205,14 @@ bool BlockCache::all_trusted(Object& o, ByteRange range) {
 }
 
 void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
+  doubt_after_failure();
   Object& o = object(ino);
   auto f = file(o, false);
   if (!f) {
-    // The index promised blocks, but their file is gone: forget what was asked for, so that it is fetched.
-    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) forget_block(o, b);
+    // The index promised blocks, but their file is gone: forget what was asked for, so that it is fetched. If the file
+    // only cannot be opened now (no descriptors), it is fetched all the same, but not forgotten.
+    const bool gone = f.error().code == ErrorCode::kNotFound;
+    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) gone ? forget_block(o, b) : hide_block(o, b);
     log::warn("cache file cannot be opened, its blocks are fetched again: ino={} error=\"{}\"", ino, f.error().message);
     done(fail(ErrorCode::kCorrupt, "{}", f.error().message));
     return;

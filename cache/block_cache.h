@@ -8,7 +8,8 @@
 // (VerifyMode::kAuto). An untrusted block is read whole and checked at its first touch; a wrong one is forgotten and
 // reported as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the network.
 //
-// Thread: the engine's. Nothing blocks except the opening of a file and an LMDB lookup.
+// Thread: the engine's. Nothing blocks except the opening (and first making) of a file, a look at the free space once a
+// second, and an LMDB lookup.
 #pragma once
 
 #include <atomic>
@@ -98,6 +99,9 @@ class BlockCache {
   std::string file_path(Ino ino) const;
   bool has_space(uint64_t bytes);
   void forget_block(Object& object, BlockIndex block);
+  void hide_block(Object& object, BlockIndex block);
+  void doubt_after_failure();
+  void close_idle_files();
   void finish_use(Object& object);
   void trim_idle();
   void remove_files(Ino ino);
@@ -112,7 +116,9 @@ class BlockCache {
   DiskIo& disk_;
   BufferPool& buffers_;
   Metrics& metrics_;
-  const bool trust_index_;
+  bool trust_index_;
+  uint64_t failures_seen_ = 0;  // of the index
+  const size_t max_idle_;
   std::unordered_map<Ino, Object> objects_;
   std::list<Ino> idle_;  // oldest first
   // Bytes that are being stored and are not in metrics_.bytes_cached yet; taken off on the index thread.

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "cache/index_format.h"
@@ -44,9 +45,11 @@ Status check_format(const std::string& path) {
     return fail(ErrorCode::kFormat, "cache {}: its FORMAT file is not one of wormhole: choose another cache= directory", path);
   }
   std::error_code error;
-  const bool is_empty = fs::is_empty(path, error);
+  const auto entries = std::distance(fs::directory_iterator(path, error), fs::directory_iterator());
   if (error) return fail(error_from_errno(error.value(), "cache: open " + path));
-  if (!is_empty) {
+  // An empty FORMAT alone is what a crash leaves that comes in the moment of its making.
+  const bool just_begun = entries == 1 && fs::exists(path + "/FORMAT", error) && fs::file_size(path + "/FORMAT", error) == 0;
+  if (entries != 0 && !just_begun) {
     return fail(ErrorCode::kFormat,
                 "{} is not empty and is no wormhole cache: nothing in it was touched; choose an empty or a new cache= directory",
                 path);

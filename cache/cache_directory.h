@@ -3,6 +3,7 @@
 //   FORMAT        "wormhole cache, format N": present in every cache, written first
 //   CACHEDIR.TAG  tells backup programs to leave it out (https://bford.info/cachedir/)
 //   lock          flock'ed by the daemon that holds the cache; its pid is the content
+//   daemon.log    the daemon's log, unless it is sent elsewhere
 //   index/        LMDB        objects/  one sparse file per object version
 //
 // A directory that is not empty and has no FORMAT belongs to somebody else: it is refused and nothing in it is touched.

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/thread_annotations.h"
+#include "cache/checksum.h"
 
 namespace wormhole {
 namespace {
@@ -50,10 +51,19 @@ constexpr Ino kFirstIno = 2;
 MDB_val as_value(std::string_view s) { return MDB_val{s.size(), const_cast<char*>(s.data())}; }
 std::string_view as_view(const MDB_val& v) { return {static_cast<const char*>(v.mv_data), v.mv_size}; }
 
+constexpr uint64_t kUnknownSize = ~uint64_t{0};
+
+// LMDB's keys have at most 511 bytes; a longer URL is cut and made unique by a checksum of the whole.
+std::string root_key(const std::string& url) {
+  constexpr size_t kLongest = 480;
+  if (url.size() <= kLongest) return url;
+  return fmt::format("{}#{:016x}", url.substr(0, kLongest), block_checksum(reinterpret_cast<const std::byte*>(url.data()), url.size()));
+}
+
 // The bytes that the blocks in `present` hold, the last one of the object being shorter.
 int64_t bytes_of(uint64_t present, uint64_t region, uint64_t object_size) {
   auto bytes = static_cast<int64_t>(static_cast<uint64_t>(std::popcount(present)) * kBlockSize);
-  if (object_size == ~uint64_t{0}) return bytes;  // not known: counted as whole blocks
+  if (object_size == kUnknownSize) return bytes;  // counted as whole blocks
   const uint64_t blocks = block_count(object_size);
   if (blocks == 0 || (blocks - 1) / kBlocksPerRegion != region) return bytes;
   if ((present >> ((blocks - 1) % kBlocksPerRegion)) & 1) bytes -= static_cast<int64_t>(blocks * kBlockSize - object_size);
@@ -66,7 +76,8 @@ struct Batch {
   std::unordered_map<Ino, ObjectRecord> objects;
   std::map<RegionKey, RegionRecord> stored;                // blocks to add
   std::map<RegionKey, uint64_t> forgotten;                 // blocks to take away (before `stored` is applied)
-  std::vector<std::shared_ptr<FileDescriptor>> files;      // to be synced first
+  std::vector<std::shared_ptr<FileDescriptor>> files;      // to be synced first, each once, as far as they are few
+  bool many_files = false;                                 // ... else the whole file system is synced
   std::unordered_set<Ino> dropped;
   std::map<std::string, RootRecord> roots;
   uint64_t next_ino = 0;
@@ -89,6 +100,7 @@ class LmdbIndex final : public Index {
   Status init(const std::string& path);
 
   bool was_clean() const override { return was_clean_; }
+  uint64_t failures() const override { return failures_.load(std::memory_order_acquire); }
   Ino allocate_ino() override;
   std::optional<RootRecord> root(const std::string& url) override;
   void put_root(const std::string& url, RootRecord record) override;
@@ -127,6 +139,7 @@ class LmdbIndex final : public Index {
   MDB_env* env_ = nullptr;
   Tables tables_;
   bool was_clean_ = false;
+  std::atomic<uint64_t> failures_{0};
   std::thread thread_;
 
   Mutex mutex_;
@@ -191,7 +204,8 @@ Status LmdbIndex::init(const std::string& path) {
 
 LmdbIndex::~LmdbIndex() {
   if (thread_.joinable()) {
-    post([](Batch& b) { b.clean = true; });
+    // After a failure there may be blocks on disk that were forgotten for a reason: they are to be checked.
+    post([clean = failures() == 0](Batch& b) { b.clean = clean; });
     {
       MutexLock lock(mutex_);
       ending_ = true;
@@ -269,15 +283,15 @@ std::optional<RegionRecord> LmdbIndex::region(RegionKey key) {
 
 template <typename Edit>
 void LmdbIndex::post(Edit edit) {
-  bool first = false;
+  bool wake = false;
   {
     MutexLock lock(mutex_);
-    first = waiting_.empty();
     edit(waiting_);
     ++waiting_.records;
     ++posted_;
+    wake = waiting_.records == 1 || waiting_.records == kCommitRecords;
   }
-  if (first) changed_.notify_all();
+  if (wake) changed_.notify_all();
 }
 
 Ino LmdbIndex::allocate_ino() {
@@ -301,7 +315,7 @@ std::optional<RootRecord> LmdbIndex::root(const std::string& url) {
       if (auto it = b->roots.find(url); it != b->roots.end()) return it->second;
     }
   }
-  const auto bytes = get(tables_.roots, url);
+  const auto bytes = get(tables_.roots, root_key(url));
   return bytes ? decode_root(*bytes) : std::nullopt;
 }
 
@@ -325,7 +339,12 @@ void LmdbIndex::put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> commi
       region.present |= uint64_t{1} << (block % kBlocksPerRegion);
       region.checksum[block % kBlocksPerRegion] = blocks.checksums[i];
     }
-    if (b.files.empty() || b.files.back() != blocks.file) b.files.push_back(std::move(blocks.file));
+    // More are not held open: a long batch of small files would hold thousands of descriptors.
+    if (b.files.size() >= kSyncedSeparately) {
+      b.many_files |= std::find(b.files.begin(), b.files.end(), blocks.file) == b.files.end();
+    } else if (std::find(b.files.begin(), b.files.end(), blocks.file) == b.files.end()) {
+      b.files.push_back(std::move(blocks.file));
+    }
     b.committed.push_back(std::move(committed));
   });
 }
@@ -363,19 +382,24 @@ void LmdbIndex::run() {
     // `committing_` is changed by this thread alone, so it may be read here without the lock.
     const Batch& batch = [this]() NO_THREAD_SAFETY_ANALYSIS -> const Batch& { return committing_; }();
     const bool ok = sync_files(batch) && commit(batch);
-    if (!ok) metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
-
+    if (!ok) {
+      failures_.fetch_add(1, std::memory_order_release);
+      metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
+    }
     Batch through;
     {
       MutexLock lock(mutex_);
       through = std::move(committing_);
       committing_ = Batch{};
-      done_ += through.records;
     }
-    finished_.notify_all();
     for (auto& committed : through.committed) {
       if (committed) committed(ok);
     }
+    {
+      MutexLock lock(mutex_);
+      done_ += through.records;
+    }
+    finished_.notify_all();
   }
 }
 
@@ -398,10 +422,9 @@ bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
 
 // Bytes before the index: without this a crash could leave an index that knows blocks which the disk never got.
 bool LmdbIndex::sync_files(const Batch& batch) {
-  std::set<int> files;
-  for (const auto& file : batch.files) files.insert(file->get());
-  const auto failed = [](int fd) { return ::fdatasync(fd) != 0; };
-  const bool ok = files.size() > kSyncedSeparately ? ::syncfs(*files.begin()) == 0 : std::none_of(files.begin(), files.end(), failed);
+  const auto failed = [](const auto& file) { return ::fdatasync(file->get()) != 0; };
+  const bool ok = batch.many_files ? ::syncfs(batch.files.front()->get()) == 0
+                                   : std::none_of(batch.files.begin(), batch.files.end(), failed);
   if (!ok) log::error("cache: the disk does not take the blocks, they are forgotten: errno={}", errno);
   return ok;
 }
@@ -446,7 +469,7 @@ int LmdbIndex::apply(MDB_txn* txn, const Batch& batch, int64_t* bytes_delta) {
     if (int e = put(txn, tables_.objects, encode_key(ino), encode(record)); e != 0) return e;
   }
   for (const auto& [url, record] : batch.roots) {
-    if (int e = put(txn, tables_.roots, url, encode(record)); e != 0) return e;
+    if (int e = put(txn, tables_.roots, root_key(url), encode(record)); e != 0) return e;
   }
   if (int e = apply_blocks(txn, batch, bytes_delta); e != 0) return e;
   if (int e = put_number(txn, "next_ino", batch.next_ino); e != 0) return e;
@@ -463,6 +486,10 @@ int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, int64_t* bytes_del
   for (const auto& [key, bits] : batch.forgotten) touched.insert(key);
   for (const auto& [key, record] : batch.stored) touched.insert(key);
   for (const RegionKey& key : touched) {
+    // Blocks of an object that is not recorded (dropped, or its record was in a batch that failed) would be blocks of an unknown
+    // version.
+    const uint64_t size = object_size(txn, key.ino);
+    if (size == kUnknownSize) continue;
     const std::string k = encode_key(key);
     MDB_val mk = as_value(k);
     MDB_val mv{};
@@ -476,8 +503,11 @@ int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, int64_t* bytes_del
       }
       region.present |= it->second.present;
     }
-    if (int e = put(txn, tables_.regions, k, encode(region)); e != 0) return e;
-    const uint64_t size = object_size(txn, key.ino);
+    if (region.present != 0) {
+      if (int e = put(txn, tables_.regions, k, encode(region)); e != 0) return e;
+    } else if (int e = ::mdb_del(txn, tables_.regions, &mk, nullptr); e != 0 && e != MDB_NOTFOUND) {
+      return e;
+    }
     *bytes_delta += bytes_of(region.present, key.region, size) - bytes_of(before, key.region, size);
   }
   return 0;
@@ -488,9 +518,9 @@ uint64_t LmdbIndex::object_size(MDB_txn* txn, Ino ino) const {
   const std::string key = encode_key(ino);
   MDB_val k = as_value(key);
   MDB_val v{};
-  if (::mdb_get(txn, tables_.objects, &k, &v) != 0) return ~uint64_t{0};
+  if (::mdb_get(txn, tables_.objects, &k, &v) != 0) return kUnknownSize;
   const auto record = decode_object(as_view(v));
-  return record ? record->size : ~uint64_t{0};
+  return record ? record->size : kUnknownSize;
 }
 
 int LmdbIndex::apply_drops(MDB_txn* txn, const Batch& batch, int64_t* bytes_delta) {

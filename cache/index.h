@@ -40,7 +40,7 @@ class Index {
  public:
   // Opens or creates the index in `path`. kCorrupt or kIo when LMDB refuses it: the message says what to do.
   static Result<std::unique_ptr<Index>> open(const std::string& path, Metrics& metrics);
-  // As flush(), and records the clean end.
+  // As flush(), and records the clean end, if nothing has failed since open().
   virtual ~Index() = default;
 
   // True when the last daemon ended cleanly: cached blocks are trusted then, and otherwise checked at first touch.
@@ -61,14 +61,19 @@ class Index {
   virtual void put_object(Ino ino, ObjectRecord record) = 0;
 
   virtual std::optional<RegionRecord> region(RegionKey key) = 0;
-  // Syncs the file, then records the blocks. `committed` runs on the index thread, with false if that failed.
+  // Syncs the file, then records the blocks; without a record of the object they are not recorded. `committed` runs on
+  // the index thread, with false if that failed.
   virtual void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) = 0;
   // The block's bytes are wrong: it is not there any more.
   virtual void forget_block(Ino ino, BlockIndex block) = 0;
   // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
   virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;
 
-  // Returns when everything that was posted before is durable (or has failed).
+  // How many batches could not be synced or committed. After one, what is in memory but perhaps not on disk is in doubt.
+  virtual uint64_t failures() const = 0;
+
+  // Returns when everything that was posted before is durable (or has failed), and all that was to be
+  // called after it has been called.
   virtual void flush() = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "fs/block_reader.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/log.h"
 #include "net/range_planner.h"
@@ -12,9 +13,9 @@ namespace {
 // always find room.
 constexpr uint64_t kResidentShare = 4;
 
-// After a fetch has failed because the server does not answer, the next ones find it silent too, most likely: for a while they
-// get this much patience only. Without it a program waits for several timeouts, one after the other: the kernel turns a
-// read-ahead that failed into single reads.
+// After a fetch has timed out, the next ones find the server silent too, most likely: for a while they get this much
+// patience only. Without it a program waits for several timeouts, one after the other: the kernel turns a read-ahead that
+// failed into single reads.
 constexpr Duration kDoubtsLast = std::chrono::seconds(5);
 constexpr Duration kPatienceInDoubt = std::chrono::seconds(1);
 
@@ -56,6 +57,7 @@ struct BlockReader::Part {
   Lane lane = Lane::kDemand;
   State state = State::kFetching;
   TimePoint started;
+  Duration patience{};
   BufferRef buffer;
   uint64_t arrived = 0;   // bytes from range.begin on that are in the buffer
   bool used_up = false;   // somebody has read its last byte
@@ -173,6 +175,7 @@ void BlockReader::read(Ino ino, ByteRange range, ReadReply reply) {
 // Cuts the read into pieces, and sets each of them on its way.
 void BlockReader::start(const ReadRef& read) {
   Object& o = *read->object;
+  if (shut_down_) return read_fail(*read, Error{ErrorCode::kCancelled, "the mount is ending"});
   if (o.stale) return read_fail(*read, Error{ErrorCode::kStale, o.url + ": another version is on the server"});
   read->pieces.clear();
 
@@ -257,8 +260,8 @@ void BlockReader::read_cached(const ReadRef& read, ByteRange range) {
 void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result) {
   if (!read->reply) return;  // answered already, with an error
   if (result) return piece_ready(read, piece, std::move(result->bytes), result->skip, false);
-  // The cache has forgotten the bad blocks. The whole read starts over and finds them missing.
-  if (read->restarts++ >= kMaxRestarts) return read_fail(*read, Error{ErrorCode::kIo, "the cache fails again and again"});
+  // The cache has forgotten the bad blocks. The whole read starts over and finds them missing. Each failure costs the cache
+  // a block of this range, so this ends.
   start(std::make_shared<Read>(std::move(*read)));
 }
 
@@ -273,7 +276,7 @@ void BlockReader::read_missing(const ReadRef& read, ByteRange range) {
 // A read that starts over has used up some of its patience.
 Duration BlockReader::patience_left(const Read& read) const {
   const TimePoint now = clock_.now();
-  const bool in_doubt = last_failure_ != TimePoint{} && now - last_failure_ < kDoubtsLast;
+  const bool in_doubt = last_timeout_ != TimePoint{} && now - last_timeout_ < kDoubtsLast;
   const Duration whole = in_doubt ? std::min(options_.patience, kPatienceInDoubt) : options_.patience;
   return std::max<Duration>(read.started + whole - now, std::chrono::milliseconds(100));
 }
@@ -350,6 +353,7 @@ BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane
   part->id = next_fetch_++;
   part->lane = lane;
   part->started = clock_.now();
+  part->patience = patience;
   part->buffer = buffers_.allocate(range.size());
   Part& p = *part;
   fetching_[p.id] = &p;
@@ -457,7 +461,7 @@ void BlockReader::fetch_progress(FetchId id, uint64_t arrived) {
   auto it = fetching_.find(id);
   if (it == fetching_.end()) return;
   Part& part = *it->second;
-  last_failure_ = {};
+  last_timeout_ = {};
   part.arrived = std::max(part.arrived, arrived);
   serve_waiters(part);
 }
@@ -485,7 +489,8 @@ void BlockReader::part_failed(Part& part, Error error) {
   Object& o = *part.object;
   if (error.code == ErrorCode::kStale || error.code == ErrorCode::kNotFound) return object_stale(o, error);
   if (error.code == ErrorCode::kNoRanges) return use_whole_body(o);
-  if (error.code == ErrorCode::kTimedOut || error.code == ErrorCode::kUnreachable) last_failure_ = clock_.now();
+  // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out for ever.
+  if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) last_timeout_ = clock_.now();
   if (error.code != ErrorCode::kCancelled) {
     log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end, to_string(error.code),
               error.message);
@@ -607,17 +612,23 @@ void BlockReader::fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) {
   Object& o = *it->second;
   o.stream.arrived = range.end;
   o.stream.last_progress = clock_.now();
-  // What is there already (from an earlier stream that broke) is not stored again.
-  const Run run = locate(o, range);
-  if (run.place == Place::kNowhere && run.range == range) {
+  // What is there already (from an earlier stream that broke, or from ranges before it) is not stored again.
+  for (ByteRange rest = range; !rest.empty();) {
+    const Run run = locate(o, rest);
+    rest.begin = run.range.end;
+    if (run.place != Place::kNowhere) continue;
     auto part = std::make_unique<Part>();
     part->object = &o;
-    part->range = range;
+    part->range = run.range;
     part->id = next_fetch_++;
-    part->buffer = std::move(bytes);
-    part->arrived = range.size();
+    part->buffer = bytes;
+    if (run.range != range) {
+      part->buffer = buffers_.allocate(run.range.size());
+      std::memcpy(part->buffer->data(), bytes->data() + (run.range.begin - range.begin), run.range.size());
+    }
+    part->arrived = run.range.size();
     Part& p = *part;
-    o.parts[range.begin] = std::move(part);
+    o.parts[run.range.begin] = std::move(part);
     part_complete(p);
   }
   resume_stream_waiters(o);
@@ -654,8 +665,10 @@ void BlockReader::stream_done(Object& o, const Status& status) {
   if (!status && status.error().code != ErrorCode::kCancelled) {
     log::warn("fetch failed: url={} range=whole error={} \"{}\"", o.url, to_string(status.error().code), status.error().message);
   }
+  // Given up when nobody waited for it; whoever has come since gets another.
+  const bool given_up = !status && status.error().code == ErrorCode::kCancelled && !shut_down_;
   for (ReadRef& read : waiters) {
-    if (!status) {
+    if (!status && !given_up) {
       read_fail(*read, status.error());
     } else if (read->restarts++ > kMaxRestarts) {
       read_fail(*read, Error{ErrorCode::kIo, "the file must be taken whole, and the cache cannot hold it"});

@@ -1,4 +1,4 @@
-// One read, from a byte range to its bytes: the only place where cache and network meet. block_reader.cc tells it in
+// One read, from a byte range to its bytes: the only place where blocks and fetches meet. block_reader.cc tells it in
 // this order:
 //
 //   read            cut the range into pieces; each piece is one of
@@ -76,7 +76,7 @@ class BlockReader {
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes);
   void fetch_done(FetchId id, Status status);
 
-  // Deadlines of readers that wait for a whole body. About ten times a second.
+  // Deadlines of readers that wait for a whole body. About once a second.
   void tick();
 
   // Answers every waiting read with kCancelled and ends all fetches; nothing is read after it.
@@ -149,7 +149,7 @@ class BlockReader {
   std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
   FetchId next_fetch_ = 1;
-  TimePoint last_failure_{};  // when a fetch has last ended for want of a server; {} after one that did not
+  TimePoint last_timeout_{};  // when a fetch has last found the server silent; {} since bytes have arrived
   bool shut_down_ = false;
 };
 

@@ -19,11 +19,6 @@ constexpr Duration kAskAgainAfter = std::chrono::seconds(5);
 // person at a prompt puts up with.
 constexpr Duration kPatienceWithOld = std::chrono::seconds(1);
 
-// The server did not speak, as opposed to: it refused.
-bool is_unreachable(ErrorCode code) {
-  return code == ErrorCode::kUnreachable || code == ErrorCode::kTimedOut || code == ErrorCode::kTls;
-}
-
 NodeRef make_root_node(Ino ino) {
   auto node = std::make_shared<Node>();
   node->ino = ino;
@@ -46,7 +41,8 @@ Catalog::Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& i
   thread_ = start_thread("wh-tree", [this] { run(); });
 }
 
-Catalog::~Catalog() {
+void Catalog::stop() {
+  if (!thread_.joinable()) return;
   mailbox_.post([this] { stopping_ = true; });
   thread_.join();
 }
@@ -70,23 +66,29 @@ void Catalog::directory(NodeRef directory, DirectoryDone done) {
   });
 }
 
-void Catalog::entry(NodeRef directory, std::string name, EntryDone done) {
+bool Catalog::suffices(const DirectoryEntry& e, Need need) {
+  if (e.type == EntryType::kDirectory) return true;
+  return e.size && !e.gone && (need == Need::kAttributes || !e.doubtful);
+}
+
+void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone done) {
   if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) {
     const DirectoryEntry* e = known->find(name);
     if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
-    if (e->type == EntryType::kDirectory || (e->size && !e->doubtful)) return done(*e);
+    if (suffices(*e, need)) return done(*e);
   }
   struct Asked {
     NodeRef directory;
     std::string name;
+    Need need;
     EntryDone done;
   };
-  auto asked = std::make_unique<Asked>(Asked{std::move(directory), std::move(name), std::move(done)});
+  auto asked = std::make_unique<Asked>(Asked{std::move(directory), std::move(name), need, std::move(done)});
   mailbox_.post([this, asked = std::move(asked)]() mutable {
     const NodeRef node = asked->directory;
     load(node, [this, asked = std::move(asked)](Result<DirectoryRef> listing) mutable {
       if (!listing) return asked->done(fail(listing.error()));
-      resolve_entry(asked->directory, *listing, asked->name, std::move(asked->done));
+      resolve_entry(asked->directory, *listing, asked->name, asked->need, std::move(asked->done));
     });
   });
 }
@@ -94,7 +96,7 @@ void Catalog::entry(NodeRef directory, std::string name, EntryDone done) {
 void Catalog::confirm(NodeRef file, StatusDone done) {
   auto shared = std::make_unique<StatusDone>(std::move(done));
   const Ino ino = file->ino;
-  entry(file->parent, file->name, [ino, done = std::move(shared)](Result<DirectoryEntry> now) mutable {
+  find(file->parent, file->name, Need::kVersion, [ino, done = std::move(shared)](Result<DirectoryEntry> now) mutable {
     if (!now && now.error().code != ErrorCode::kNotFound) return (*done)(fail(now.error()));
     if (!now || now->ino != ino) return (*done)(fail(ErrorCode::kStale, "another version is on the server"));
     (*done)({});
@@ -103,7 +105,6 @@ void Catalog::confirm(NodeRef file, StatusDone done) {
 
 void Catalog::distrust(NodeRef file) {
   mailbox_.post([this, file = std::move(file)] {
-    dead_.insert(file->ino);
     DirectoryRef known = cached(file->parent->ino);
     if (known == nullptr) {
       const auto bytes = index_.directory(file->parent->ino);
@@ -115,7 +116,7 @@ void Catalog::distrust(NodeRef file) {
     auto changed = std::make_shared<Directory>(*known);
     DirectoryEntry* e = changed->find(file->name);
     if (e == nullptr || e->ino != file->ino) return;
-    e->doubtful = true;
+    e->doubtful = e->gone = true;
     index_.put_directory(changed->ino, encode(*changed));
     remember(std::move(changed));
   });
@@ -276,7 +277,7 @@ void Catalog::publish(const NodeRef& directory, MergeResult merged) {
 }
 
 void Catalog::listing_failed(const NodeRef& directory, const DirectoryRef& known, const Error& error) {
-  const bool unreachable = is_unreachable(error.code);
+  const bool unreachable = server_did_not_speak(error.code);
   if (unreachable) note_reachable(false);
   // An old listing is better than none, unless the server itself says that the directory is gone or closed.
   const bool use_old = known != nullptr && options_.offline == OfflineMode::kAuto && (unreachable || error.code == ErrorCode::kBadResponse);
@@ -317,12 +318,12 @@ TimePoint Catalog::next_wake() const {
 
 // --- one entry -----------------------------------------------------------------------------------------------------
 
-void Catalog::resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, EntryDone done) {
+void Catalog::resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need,
+                            EntryDone done) {
   const DirectoryEntry* e = listing->find(name);
   if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
-  const bool known = e->type == EntryType::kDirectory || (e->size && !e->doubtful);
-  if (known) return done(*e);
-  if (!may_ask() && e->size && options_.offline != OfflineMode::kOff && !dead_.contains(e->ino)) return done(*e);
+  if (suffices(*e, need)) return done(*e);
+  if (!may_ask() && e->size && options_.offline != OfflineMode::kOff && !e->gone) return done(*e);
   ask_about(std::move(directory), *e, std::move(done));
 }
 
@@ -338,7 +339,7 @@ void Catalog::ask_about(NodeRef directory, const DirectoryEntry& e, EntryDone do
   DocumentRequest request;
   request.url = url;
   request.head_only = true;
-  const bool have_old = e.size && !dead_.contains(e.ino) && options_.offline == OfflineMode::kAuto;
+  const bool have_old = e.size && !e.gone && options_.offline == OfflineMode::kAuto;
   request.patience = have_old ? std::min(options_.patience, kPatienceWithOld) : options_.patience;
   request.done = [this, directory, name = e.name](Result<Document> document) {
     mailbox_.post([this, directory, name, d = std::make_unique<Result<Document>>(std::move(document))] {
@@ -364,9 +365,9 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
     note_reachable(true);
     auto remote = file_of(*document);
     result = remote ? apply_head(directory, listing, name, *remote) : fail(remote.error());
-  } else if (is_unreachable(document.error().code)) {
+  } else if (server_did_not_speak(document.error().code)) {
     note_reachable(false);
-    const bool usable = known != nullptr && known->size && !dead_.contains(known->ino) && options_.offline == OfflineMode::kAuto;
+    const bool usable = known != nullptr && known->size && !known->gone && options_.offline == OfflineMode::kAuto;
     result = usable ? Result<DirectoryEntry>(*known) : fail(document.error());
   } else {
     result = fail(document.error());
@@ -381,18 +382,17 @@ Result<DirectoryEntry> Catalog::apply_head(const NodeRef& directory, const Direc
   auto changed = std::make_shared<Directory>(*listing);
   DirectoryEntry* e = changed->find(name);
   const auto record = index_.object(e->ino);
-  const bool same = !dead_.contains(e->ino) && (!e->size || *e->size == file.size) &&
+  const bool same = !e->gone && (!e->size || *e->size == file.size) &&
                     (!record || (record->size == file.size && !record->validator.contradicts(file.validator)));
   std::vector<Ino> superseded;
   if (!same) {
-    dead_.erase(e->ino);
     superseded.push_back(e->ino);
     e->ino = index_.allocate_ino();
     e->listed_mtime = DirectoryEntry::kNotListedYet;
   }
   e->size = file.size;
   if (file.mtime) e->mtime = *file.mtime;
-  e->doubtful = false;
+  e->doubtful = e->gone = false;
   const DirectoryEntry result = *e;
   index_.put_directory(directory->ino, encode(*changed));
   remember(std::move(changed));

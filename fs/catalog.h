@@ -2,7 +2,7 @@
 //
 //   directory   the snapshot of a directory, not older than `ttl` if the server can be asked
 //   entry       one name in it, with everything that a stat needs: a HEAD where the listing does not tell
-//   confirm     is this file still the version that its node names? Before an open.
+//   confirm     is this file still the version that its node names? Before an open; a HEAD where the listing leaves doubt
 //
 // A listing older than `ttl` is fetched again when somebody asks. A server that cannot be reached leaves the old one valid
 // (offline = auto), and is not asked again for a few seconds; one that is slow to answer is waited for a moment, then the
@@ -18,7 +18,6 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "base/clock.h"
@@ -56,15 +55,17 @@ class Catalog {
   // All references outlive the catalog.
   Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher, Metrics& metrics,
           const Clock& clock, OnSuperseded on_superseded);
-  // Everybody who waits is answered with kCancelled.
-  ~Catalog();
+  ~Catalog() { stop(); }
+  // Answers everybody who waits with kCancelled and joins the thread. The fetcher must still be alive; its late answers are
+  // dropped.
+  void stop();
 
   NodeRef root() const { return root_node_; }
   std::string url_of(const Node& node) const;
 
   // Errors (for all three): kNotFound; what the fetcher says when nothing is known; kCancelled.
   void directory(NodeRef directory, DirectoryDone done);
-  void entry(NodeRef directory, std::string name, EntryDone done);
+  void entry(NodeRef directory, std::string name, EntryDone done) { find(std::move(directory), std::move(name), Need::kAttributes, std::move(done)); }
   // kStale when the name has another version now, or is gone.
   void confirm(NodeRef file, StatusDone done);
 
@@ -75,6 +76,11 @@ class Catalog {
   bool reachable() const { return reachable_.load(std::memory_order_relaxed); }
 
  private:
+  // What an entry is wanted for decides whether the listing suffices.
+  enum class Need : uint8_t { kAttributes, kVersion };
+  static bool suffices(const DirectoryEntry& entry, Need need);
+  void find(NodeRef directory, std::string name, Need need, EntryDone done);
+
   // Memory.
   DirectoryRef cached(Ino ino);
   void remember(DirectoryRef directory);
@@ -95,7 +101,7 @@ class Catalog {
   void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
   Result<DirectoryEntry> apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
                                     const RemoteFile& file);
-  void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, EntryDone done);
+  void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need, EntryDone done);
   void note_reachable(bool reachable);
   bool may_ask() const;
 
@@ -129,7 +135,6 @@ class Catalog {
   };
   std::unordered_map<Ino, Renewal> renewals_;
   std::unordered_map<std::string, std::vector<EntryDone>> asked_about_;  // for a HEAD, by URL
-  std::unordered_set<Ino> dead_;  // versions that a read has found to be gone from the server
   TimePoint ask_again_at_{};
 
   Mailbox mailbox_;

@@ -8,6 +8,7 @@ namespace {
 
 constexpr uint64_t kUnknownSize = ~uint64_t{0};
 constexpr uint8_t kDoubtful = 1;
+constexpr uint8_t kGone = 2;
 
 // The fixed part of an entry's bytes; the name follows.
 struct EncodedEntry {
@@ -102,7 +103,7 @@ std::string encode(const Directory& directory) {
   for (const DirectoryEntry& e : directory.entries) {
     append(out, EncodedEntry{e.ino, e.size.value_or(kUnknownSize), e.mtime, e.listed_mtime, e.mtime_granularity,
                              static_cast<uint16_t>(e.name.size()), static_cast<uint8_t>(e.type),
-                             static_cast<uint8_t>(e.doubtful ? kDoubtful : 0)});
+                             static_cast<uint8_t>((e.doubtful ? kDoubtful : 0) | (e.gone ? kGone : 0))});
     out += e.name;
   }
   return out;
@@ -122,6 +123,7 @@ Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
     entry.ino = e.ino;
     entry.type = static_cast<EntryType>(e.type);
     entry.doubtful = (e.flags & kDoubtful) != 0;
+    entry.gone = (e.flags & kGone) != 0;
     if (e.size != kUnknownSize) entry.size = e.size;
     entry.mtime = e.mtime;
     entry.listed_mtime = e.listed_mtime;

@@ -3,7 +3,7 @@
 //
 // A file's entry names one *version* of it. When size or time differ from the last listing, the entry gets a new inode number;
 // when they are equal, but the file may have changed unseen within the time's granularity, it is *doubtful* until a
-// HEAD has shown its validator ("racily clean", as in git's index).
+// HEAD has shown its validator ("racily clean", as in git's index). Its attributes are those of the listing all the same.
 //
 // Thread: values; a snapshot may be read by any thread.
 #pragma once
@@ -35,6 +35,7 @@ struct DirectoryEntry {
   int64_t listed_mtime = 0;
   int32_t mtime_granularity = 1;
   std::string name;
+  bool gone = false;  // the server has said that it has another version: only a HEAD tells which
 
   bool operator==(const DirectoryEntry&) const = default;
 };

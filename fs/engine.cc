@@ -7,7 +7,8 @@
 namespace wormhole {
 namespace {
 
-constexpr Duration kTick = std::chrono::milliseconds(100);
+// Deadlines of whole-body readers, in seconds: looked at as often.
+constexpr Duration kTick = std::chrono::seconds(1);
 
 }  // namespace
 

@@ -101,7 +101,7 @@ std::optional<Filesystem::Dirent> Filesystem::readdir(const DirectoryHandle& han
   NodeRef node = node_of(handle.node, entry);
   Dirent out{entry.name, entry_of(node), false};
   // What only a HEAD can tell is asked when somebody needs it, not for every name of a directory.
-  if (!plus || (entry.type == EntryType::kFile && (!entry.size || entry.doubtful))) return out;
+  if (!plus || (entry.type == EntryType::kFile && (!entry.size || entry.gone))) return out;
   inodes_.add_lookup(std::move(node));
   out.looked_up = true;
   return out;

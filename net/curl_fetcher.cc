@@ -236,6 +236,10 @@ class CurlFetcher::NetThread {
     ::curl_easy_setopt(e, CURLOPT_HEADERDATA, &t);
     ::curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, &on_body);
     ::curl_easy_setopt(e, CURLOPT_WRITEDATA, &t);
+    if (!options_.user.empty()) {
+      ::curl_easy_setopt(e, CURLOPT_USERNAME, options_.user.c_str());
+      ::curl_easy_setopt(e, CURLOPT_PASSWORD, options_.password.c_str());
+    }
     if (!options_.ca_file.empty()) ::curl_easy_setopt(e, CURLOPT_CAINFO, options_.ca_file.c_str());
     if (t.document) {
       ::curl_easy_setopt(e, CURLOPT_NOBODY, t.document->head_only ? 1L : 0L);
@@ -305,7 +309,8 @@ class CurlFetcher::NetThread {
       return refuse(t, Error{ErrorCode::kStale, fmt::format("{}: has more than {} bytes now", t.url(), t.range->object_size)});
     }
     // A pause comes before anything is taken: libcurl hands the same bytes in again.
-    if (t.chunk == nullptr && t.arrived >= t.skip && !buffers_.has_room(kChunkSize)) {
+    const bool needs_chunk = t.arrived >= t.skip && (t.chunk == nullptr || t.chunk_filled + bytes.size() > kChunkSize);
+    if (needs_chunk && !has_room_for_chunk(t)) {
       t.paused = true;
       return CURL_WRITEFUNC_PAUSE;
     }
@@ -313,6 +318,10 @@ class CurlFetcher::NetThread {
     while (!bytes.empty()) bytes.remove_prefix(take_chunk_piece(t, bytes));
     return taken;
   }
+
+  // Bytes that end one chunk begin the next, and libcurl's bytes are taken whole or not at all: so the budget is exceeded
+  // by one chunk at most.
+  bool has_room_for_chunk(const Transfer& t) const { return buffers_.has_room(t.chunk == nullptr ? kChunkSize : 0); }
 
   size_t take_chunk_piece(Transfer& t, std::string_view bytes) {
     if (t.arrived < t.skip) {
@@ -362,7 +371,7 @@ class CurlFetcher::NetThread {
 
   void resume_paused() {
     for (auto& t : active_) {
-      if (!t->paused || !buffers_.has_room(kChunkSize)) continue;
+      if (!t->paused || !has_room_for_chunk(*t)) continue;
       t->paused = false;
       t->last_progress = clock_.now();
       ::curl_easy_pause(t->easy, CURLPAUSE_CONT);
@@ -617,12 +626,7 @@ void CurlFetcher::promote(FetchId id) {
 void CurlFetcher::get(DocumentRequest request) {
   auto t = std::make_unique<Transfer>();
   t->document = std::move(request);
-  // A closed box swallows the transfer; the callback is answered here then.
-  const auto done = std::make_shared<decltype(t->document->done)>(std::move(t->document->done));
-  t->document->done = [done](Result<Document> document) { (*done)(std::move(document)); };
-  if (!thread_->post([this, t = std::move(t)]() mutable { thread_->add(std::move(t)); })) {
-    (*done)(fail(ErrorCode::kCancelled, "the fetcher has ended"));
-  }
+  thread_->post([this, t = std::move(t)]() mutable { thread_->add(std::move(t)); });
 }
 
 }  // namespace wormhole

@@ -24,6 +24,8 @@ struct CurlOptions {
   int connections = 16;
   HttpVersion http = HttpVersion::kAuto;
   std::string ca_file;  // PEM; empty: the system's
+  // For the server of the first request; libcurl does not hand them on to another host that a redirect names.
+  std::string user, password;
   Duration connect_timeout = std::chrono::seconds(10);
   RetryPolicy retry;
 };

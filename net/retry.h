@@ -1,6 +1,6 @@
 // What to do after a failed attempt: try again after a while, or give up. Values in, values out.
 //
-// Exponential backoff with full jitter: the wait is drawn from [half, whole] of base * 2^attempt, so that many clients
+// Exponential backoff with jitter: the wait is drawn from [half, whole] of base * 2^(attempt - 1), so that many clients
 // of one server do not come back together (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 // A server that names a time (Retry-After) is obeyed.
 //

@@ -84,6 +84,8 @@ Error error_of_status(int status, const std::string& url) {
     case 408:
     case 425:
     case 429: code = ErrorCode::kUnreachable; break;
+    case 501:  // the server has no such method: it says so again
+    case 505: break;
     default:
       if (status >= 500) code = ErrorCode::kUnreachable;
   }

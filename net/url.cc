@@ -93,6 +93,8 @@ Result<Url> Url::from_handle(Curl_URL* handle) {
   url.port_ = part_of(handle, CURLUPART_PORT, CURLU_DEFAULT_PORT);
   url.path_ = part_of(handle, CURLUPART_PATH);
   url.query_ = part_of(handle, CURLUPART_QUERY);
+  url.user_ = part_of(handle, CURLUPART_USER, CURLU_URLDECODE);
+  url.password_ = part_of(handle, CURLUPART_PASSWORD, CURLU_URLDECODE);
 
   curl_url_set(handle, CURLUPART_HOST, url.host_.c_str(), 0);
   curl_url_set(handle, CURLUPART_FRAGMENT, nullptr, 0);  // never sent
@@ -113,6 +115,14 @@ Url Url::with_path(std::string path) const {
   url.display_ = display_.substr(0, display_.size() - tail) + path;
   url.path_ = std::move(path);
   url.query_.clear();
+  return url;
+}
+
+Url Url::without_credentials() const {
+  Url url = *this;
+  url.text_ = display_;
+  url.user_.clear();
+  url.password_.clear();
   return url;
 }
 

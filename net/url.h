@@ -24,6 +24,12 @@ class Url {
   // For logs, messages and the mount table: user and password are left out.
   const std::string& display() const { return display_; }
 
+  // User and password of the URL, decoded; empty when it has none.
+  const std::string& user() const { return user_; }
+  const std::string& password() const { return password_; }
+  // The same place without them: what the program carries around, logs and keeps. The fetcher knows them apart.
+  Url without_credentials() const;
+
   const std::string& scheme() const { return scheme_; }
   const std::string& host() const { return host_; }
   const std::string& path() const { return path_; }    // encoded, begins with '/'
@@ -47,7 +53,7 @@ class Url {
   static Result<Url> from_handle(Curl_URL* handle);  // changes the handle
   Url with_path(std::string path) const;             // drops the query
 
-  std::string text_, display_, scheme_, host_, port_, path_, query_;
+  std::string text_, display_, scheme_, host_, port_, path_, query_, user_, password_;
 };
 
 // Percent-encodes everything but unreserved characters (RFC 3986, section 2.3), so that any name is one path segment.

@@ -67,7 +67,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(Handler handler) {
   std::filesystem::create_directories(directory, error);
   struct stat s {};
   // In /tmp somebody else may have made it first, to listen in.
-  if (::stat(directory.c_str(), &s) != 0 || s.st_uid != ::geteuid()) {
+  if (::lstat(directory.c_str(), &s) != 0 || !S_ISDIR(s.st_mode) || s.st_uid != ::geteuid()) {
     return fail(ErrorCode::kForbidden, "control socket: {} is not a directory of this user", directory);
   }
   ::chmod(directory.c_str(), 0700);

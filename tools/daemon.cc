@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -33,10 +34,16 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int block_signals() {
+// A daemon has no terminal that could hang up; in the foreground that is an end like Ctrl-C.
+int block_signals(bool foreground) {
   sigset_t set;
   ::sigemptyset(&set);
-  for (const int s : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set, s);
+  for (const int s : {SIGTERM, SIGINT}) ::sigaddset(&set, s);
+  if (foreground) {
+    ::sigaddset(&set, SIGHUP);
+  } else {
+    ::signal(SIGHUP, SIG_IGN);
+  }
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   return ::signalfd(-1, &set, SFD_CLOEXEC);
@@ -48,13 +55,20 @@ Result<std::string> Daemon::start() {
   started_ = clock_.now();
   raise_descriptor_limit();
   // Before any thread exists: all of them inherit the mask.
-  signal_fd_ = block_signals();
+  signal_fd_ = block_signals(options_.foreground);
   ended_fd_ = ::eventfd(0, EFD_CLOEXEC);
 
-  const auto url = Url::parse(options_.url);
-  if (!url) return fail(url.error());
-  source_ = url->display();
-  if (auto s = open_cache(*url); !s) return fail(s.error());
+  // What the daemon writes is its user's alone.
+  ::umask(077);
+
+  const auto given = Url::parse(options_.url);
+  if (!given) return fail(given.error());
+  options_.curl.user = given->user();
+  options_.curl.password = given->password();
+  const Url url = given->without_credentials();
+  // A query may hold a token, and everybody can read the mount table.
+  source_ = url.display().substr(0, url.display().find('?'));
+  if (auto s = open_cache(url); !s) return fail(s.error());
 
   buffers_ = std::make_unique<BufferPool>(options_.memory, metrics_);
   options_.curl.connect_timeout = std::min(options_.curl.connect_timeout, options_.timeout);
@@ -62,7 +76,7 @@ Result<std::string> Daemon::start() {
 
   Ino root_ino = 0;
   std::string warning;
-  auto root = find_root(*url, &root_ino, &warning);
+  auto root = find_root(url, &root_ino, &warning);
   if (!root) return fail(root.error());
 
   BlockReaderOptions reader;
@@ -115,8 +129,7 @@ Result<RemoteRoot> Daemon::find_root(const Url& url, Ino* ino, std::string* warn
     return root;
   }
   const ErrorCode code = root.error().code;
-  const bool unreachable = code == ErrorCode::kUnreachable || code == ErrorCode::kTimedOut;
-  if (!known || !unreachable || options_.offline == OfflineMode::kOff) return root;
+  if (!known || !server_did_not_speak(code) || options_.offline == OfflineMode::kOff) return root;
   if (options_.offline == OfflineMode::kAuto) *warning = "the server cannot be reached: what is cached can be read";
   auto remembered = Url::parse(known->url);
   if (!remembered) return fail(remembered.error());
@@ -181,10 +194,12 @@ void Daemon::stop() {
   control_.reset();
   if (session_) session_->stop();
   if (engine_) engine_->stop();
+  if (catalog_) catalog_->stop();
   fetcher_.reset();
   catalog_.reset();
   session_.reset();
   filesystem_.reset();
+  if (index_) index_->flush();  // its answers go to the engine
   engine_.reset();
   buffers_.reset();
   if (index_) {

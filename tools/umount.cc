@@ -41,7 +41,10 @@ pid_t daemon_of(const std::string& place) {
   return 0;
 }
 
-// 0, or an errno. Another user than root needs fusermount3's help.
+// fusermount3 has said why, on stderr.
+constexpr int kFusermountRefused = -1;
+
+// 0, an errno, or kFusermountRefused: another user than root needs its help.
 int detach(const std::string& place, bool lazy) {
   if (::geteuid() == 0) return ::umount2(place.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0 ? 0 : errno;
   const pid_t child = ::fork();
@@ -51,7 +54,7 @@ int detach(const std::string& place, bool lazy) {
   }
   int status = 0;
   ::waitpid(child, &status, 0);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : EBUSY;
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : kFusermountRefused;
 }
 
 // A pidfd and not /proc: a daemon that has ended but is not yet reaped counts as ended.
@@ -70,7 +73,12 @@ int umount(const std::string& argument, bool lazy) {
   const pid_t pid = daemon_of(place);
   // Opened before the end, so that the number cannot mean another process.
   const FileDescriptor daemon(pid > 0 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1);
-  if (const int error = detach(place, lazy); error != 0) {
+  const int error = detach(place, lazy);
+  if (error == kFusermountRefused) {
+    std::fprintf(stderr, "wormhole: fusermount3 has not unmounted %s; if it is in use, --lazy detaches it all the same\n", place.c_str());
+    return 1;
+  }
+  if (error != 0) {
     std::fprintf(stderr, "wormhole: umount %s: %s%s\n", place.c_str(), std::strerror(error),
                  error == EBUSY ? ": some program uses it (see: fuser -vm DIR); --lazy detaches it all the same" : "");
     return 1;

@@ -57,8 +57,12 @@ class IndexTest : public ::testing::Test {
 
   void put_object(Ino ino, uint64_t size) { index_->put_object(ino, ObjectRecord{size, kValidator}); }
 
-  // Blocks [first, first + count), whose checksums are 100 + block.
+  // Blocks [first, first + count), whose checksums are 100 + block, of an object that is recorded (large, if nobody has said otherwise).
   void store(Ino ino, BlockIndex first, size_t count = 1, UniqueFunction<void(bool)> committed = {}) {
+    if (!index_->object(ino)) put_object(ino, uint64_t{1} << 40);
+    store_unrecorded(ino, first, count, std::move(committed));
+  }
+  void store_unrecorded(Ino ino, BlockIndex first, size_t count = 1, UniqueFunction<void(bool)> committed = {}) {
     StoredBlocks blocks{ino, file_, first, {}, count * kBlockSize};
     for (size_t i = 0; i < count; ++i) blocks.checksums.push_back(100 + first + i);
     index_->put_blocks(std::move(blocks), std::move(committed));
@@ -103,6 +107,27 @@ TEST_F(IndexTest, WhatIsPostedIsReadableAtOnce) {
   EXPECT_EQ(index_->directory(kOther), "listing");
   EXPECT_EQ(index_->root("http://x/"), (RootRecord{kOther, false, "http://y/"}));
   EXPECT_TRUE(has(kFile, 0));
+}
+
+// They would be blocks of a version that nobody knows.
+TEST_F(IndexTest, BlocksOfAnObjectWithoutARecordAreNotKept) {
+  open();
+  store_unrecorded(kFile, 0);
+  EXPECT_EQ(cached_bytes(), 0);
+  reopen();
+  put_object(kFile, kBlockSize);
+  EXPECT_FALSE(index_->region({kFile, 0}).has_value());
+}
+
+TEST_F(IndexTest, AUrlMayBeLongerThanAKeyOfTheDatabase) {
+  open();
+  const std::string a = "http://x/" + std::string(2000, 'a') + "/1/";
+  const std::string b = "http://x/" + std::string(2000, 'a') + "/2/";
+  index_->put_root(a, RootRecord{kFile, false, a});
+  index_->put_root(b, RootRecord{kOther, false, b});
+  reopen();
+  EXPECT_EQ(index_->root(a)->ino, kFile);
+  EXPECT_EQ(index_->root(b)->ino, kOther);
 }
 
 TEST_F(IndexTest, TheNewestOfTwoPostsCounts) {

@@ -129,6 +129,9 @@ struct Case {
   Validator known = kKnown;
 };
 
+// The name is what a list of tests shows.
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
 class RangeResponseTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(RangeResponseTest, Means) {

@@ -21,7 +21,7 @@ class IndexSnapshot {
   }
   void restore() {
     std::filesystem::remove(path_ + "/lock.mdb");
-    std::filesystem::rename(path_ + ".snapshot", path_ + "/data.mdb");
+    std::filesystem::copy_file(path_ + ".snapshot", path_ + "/data.mdb", std::filesystem::copy_options::overwrite_existing);
   }
 
  private:
