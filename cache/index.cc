@@ -204,8 +204,9 @@ Status LmdbIndex::init(const std::string& path) {
 
 LmdbIndex::~LmdbIndex() {
   if (thread_.joinable()) {
-    // After a failure there may be blocks on disk that were forgotten for a reason: they are to be checked.
-    post([clean = failures() == 0](Batch& b) { b.clean = clean; });
+    // After a failure there may be blocks on disk that were forgotten for a reason: they are to be checked. And those that
+    // an unclean end has left in doubt stay so, for nobody has read all of them since: the word, once lost, is lost for good.
+    post([clean = was_clean_ && failures() == 0](Batch& b) { b.clean = clean; });
     {
       MutexLock lock(mutex_);
       ending_ = true;

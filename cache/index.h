@@ -43,7 +43,7 @@ class Index {
   // As flush(), and records the clean end, if nothing has failed since open().
   virtual ~Index() = default;
 
-  // True when the last daemon ended cleanly: cached blocks are trusted then, and otherwise checked at first touch.
+  // True when every daemon so far has ended cleanly: cached blocks are trusted then, and otherwise checked at first touch.
   virtual bool was_clean() const = 0;
 
   // A new inode number; never given before, also not by a daemon that crashed.

@@ -85,6 +85,7 @@ struct BlockReader::Read {
   size_t missing = 0;
   TimePoint started;
   int restarts = 0;
+  FetchId missed_stream = 0;  // a whole body in which its bytes have gone by and could not be kept: it waits for the next one
 };
 
 BlockReader::BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
@@ -190,9 +191,8 @@ void BlockReader::start(const ReadRef& read) {
                (run.place == Place::kPart && run.range.end > run.part->range.begin + run.part->arrived);
     read->pieces.push_back(Read::Piece{run.range, nullptr, 0, false});
   }
-  if (o.stream.wanted && std::any_of(runs.begin(), runs.end(), [](auto& r) { return r.place == Place::kNowhere; })) {
-    return wait_for_stream(read);
-  }
+  const auto missing = std::find_if(runs.begin(), runs.end(), [](auto& r) { return r.place == Place::kNowhere; });
+  if (o.stream.wanted && missing != runs.end()) return wait_for_stream(read, missing->range.begin);
   read->missing = runs.size();
   const ByteRange range = read->range;
   ++o.reads;  // answering may be the last thing that keeps the object
@@ -583,8 +583,9 @@ void BlockReader::use_whole_body(Object& o) {
   release_if_unused(o.ino);
 }
 
-void BlockReader::wait_for_stream(const ReadRef& read) {
+void BlockReader::wait_for_stream(const ReadRef& read, uint64_t first_missing) {
   Object& o = *read->object;
+  if (o.stream.id != 0 && first_missing < o.stream.arrived) read->missed_stream = o.stream.id;
   o.stream.waiters.push_back(read);
   if (o.stream.id == 0) start_stream(o);
 }
@@ -613,12 +614,14 @@ void BlockReader::fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) {
   o.stream.arrived = range.end;
   o.stream.last_progress = clock_.now();
   // What is there already (from an earlier stream that broke, or from ranges before it) is not stored again.
+  std::vector<Part*> fresh;
   for (ByteRange rest = range; !rest.empty();) {
     const Run run = locate(o, rest);
     rest.begin = run.range.end;
     if (run.place != Place::kNowhere) continue;
     auto part = std::make_unique<Part>();
     part->object = &o;
+    part->state = Part::State::kStoring;
     part->range = run.range;
     part->id = next_fetch_++;
     part->buffer = bytes;
@@ -627,18 +630,22 @@ void BlockReader::fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) {
       std::memcpy(part->buffer->data(), bytes->data() + (run.range.begin - range.begin), run.range.size());
     }
     part->arrived = run.range.size();
-    Part& p = *part;
+    fresh.push_back(part.get());
     o.parts[run.range.begin] = std::move(part);
-    part_complete(p);
   }
+  // Readers first: where there is no room for it, a part is gone as soon as it was offered to the cache.
+  ++o.reads;  // the object outlives its readers' answers
   resume_stream_waiters(o);
+  for (Part* part : fresh) part_complete(*part);
+  --o.reads;
+  release_if_unused(o.ino);
 }
 
 // Those whose bytes have gone by start again, and find them in a part or on disk.
 void BlockReader::resume_stream_waiters(Object& o) {
   std::vector<ReadRef> ready;
   std::erase_if(o.stream.waiters, [&](ReadRef& read) {
-    if (read->range.end > o.stream.arrived) return false;
+    if (read->range.end > o.stream.arrived || read->missed_stream == o.stream.id) return false;
     ready.push_back(std::move(read));
     return true;
   });

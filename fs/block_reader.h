@@ -129,7 +129,7 @@ class BlockReader {
   // Servers without ranges.
   void use_whole_body(Object& object);
   void start_stream(Object& object);
-  void wait_for_stream(const ReadRef& read);
+  void wait_for_stream(const ReadRef& read, uint64_t first_missing);
   void resume_stream_waiters(Object& object);
   void stream_done(Object& object, const Status& status);
 

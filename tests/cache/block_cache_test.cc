@@ -367,6 +367,15 @@ TEST_F(BlockCacheTest, AfterAKillABlockIsCheckedAtItsFirstTouchOnly) {
   EXPECT_THAT(read_bytes(block_range(3, kSize)), Succeeds());
 }
 
+TEST_F(BlockCacheTest, ABlockThatNobodyReadBetweenAKillAndACleanEndIsStillChecked) {
+  open();
+  ASSERT_TRUE(store(3));
+  restart_after_a_kill([&] { flip_byte(3 * kBlockSize); });
+  restart();
+  open();
+  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
+}
+
 TEST_F(BlockCacheTest, AfterACleanEndBlocksAreTrusted) {
   open();
   ASSERT_TRUE(store(3));

@@ -739,6 +739,8 @@ TEST_F(BlockReaderTest, ReadingWhatIsNotOpenIsAnError) { EXPECT_TRUE(failed_with
 
 class WholeBodyTest : public BlockReaderTest {
  protected:
+  explicit WholeBodyTest(uint64_t memory = 64 * kMiB) : BlockReaderTest(memory) {}
+
   // The server answers the first range with the whole body.
   void refuse_ranges() { fail(ErrorCode::kNoRanges); }
   FetchRequest stream() {
@@ -828,6 +830,24 @@ TEST_F(WholeBodyTest, AChunkOfWhichABlockIsThereIsStoredWhereItIsMissing) {
   for (BlockIndex block = 0; block < 16; ++block) EXPECT_TRUE(setup_.cache->has(kFile, block)) << block;
 }
 
+TEST_F(WholeBodyTest, AReaderOfWhatHasGoneByAndCouldNotBeKeptWaitsForTheNextBody) {
+  put_into_cache(0);
+  const AnswerRef far = read(7 * kMiB, 10);
+  refuse_ranges();
+  chunk();
+  settle();
+  const AnswerRef a = read_block(0);
+  setup_.disk.fail(0, EIO);  // now it is missing, and it has gone by
+  for (int i = 0; i < 5; ++i) chunk();
+  settle();
+  EXPECT_TRUE(is_waiting(a));
+  rest_of_the_stream();
+  EXPECT_TRUE(is_right(far));
+  EXPECT_TRUE(is_waiting(a));
+  chunk();
+  EXPECT_TRUE(is_right(a));
+}
+
 TEST_F(WholeBodyTest, AnotherVersionIsStale) {
   const AnswerRef a = read(2 * kMiB, 10);
   refuse_ranges();
@@ -909,6 +929,25 @@ TEST_F(WholeBodyTest, WithoutACacheWhatHasGoneByIsFetchedAgain) {
   if (is_waiting(again)) rest_of_the_stream();
   EXPECT_TRUE(is_right(first));
   EXPECT_TRUE(is_right(again));
+}
+
+class WholeBodyWithLittleMemoryTest : public WholeBodyTest {
+ protected:
+  WholeBodyWithLittleMemoryTest() : WholeBodyTest(kMiB) {}
+};
+
+TEST_F(WholeBodyWithLittleMemoryTest, WithoutACacheReadersAreAnsweredFromTheChunkThatArrives) {
+  setup_.stop();
+  setup_.cache_options.size_limit = 0;
+  setup_.start();
+  open();
+  const AnswerRef a = read(100, 10);
+  refuse_ranges();
+  const AnswerRef b = read(kMiB + 100, kBlock);
+  chunk();
+  EXPECT_TRUE(is_right(a));
+  chunk();
+  EXPECT_TRUE(is_right(b));
 }
 
 // --- the end -------------------------------------------------------------------------------------------------------
