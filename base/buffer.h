@@ -1,8 +1,8 @@
 // Memory for bytes on their way: page-aligned, in few sizes, recycled while hot. Bytes that are bound for a reader, the
 // disk and further readers at once share one buffer by reference count; nobody copies.
 //
-// The pool counts what is out (`outstanding()`); whoever starts new work asks `has_room()` first. A buffer that is needed to
-// make progress is given even above the budget: the pool never fails and never waits.
+// The pool counts what is out (`outstanding()`); whoever starts new work asks `has_room()` first. A buffer that is
+// needed to make progress is given even above the budget: the pool never fails and never waits.
 //
 // Thread: any; a buffer's contents belong to whoever fills it until he publishes how far he came.
 #pragma once

@@ -1,5 +1,5 @@
-// The loop of an engine thread: it takes messages, submits disk operations in a batch, runs completions, spins a bounded
-// time and then sleeps on all of it together.
+// The loop of an engine thread: it takes messages, submits disk operations in a batch, runs completions, spins a
+// bounded time and then sleeps on all of it together.
 //
 // Two implementations stand behind this face: io_uring (event_loop_uring.cc, the only file that includes <liburing.h>)
 // and, where the kernel or a container's seccomp filter refuses io_uring, a small thread pool (event_loop_threads.cc).

@@ -126,8 +126,8 @@ class ThreadLoop final : public EventLoop {
     }
   }
 
-  // Any thread. `home_` is where the owner sleeps: the disk threads' results come here, also after the box for everybody is
-  // closed, and a sign that there is something in that one.
+  // Any thread. `home_` is where the owner sleeps: the disk threads' results come here, also after the box for
+  // everybody is closed, and a sign that there is something in that one.
   Mailbox home_;
   Mailbox mailbox_{[this] { home_.post([] {}); }};
   std::atomic<bool> stopping_{false};

@@ -1,8 +1,8 @@
 // The event loop on io_uring.
 //
-// What is in flight is the array `slots_`: a request beyond it waits in `queued_`, in order; that is the back-pressure towards the
-// disk. Completions are collected first and their callbacks run afterwards, so that a callback may start new
-// operations without recursion.
+// What is in flight is the array `slots_`: a request beyond it waits in `queued_`, in order; that is the back-pressure
+// towards the disk. Completions are collected first and their callbacks run afterwards, so that a callback may start
+// new operations without recursion.
 #include <fcntl.h>
 #include <liburing.h>
 #include <sys/eventfd.h>
@@ -42,9 +42,8 @@ class UringLoop final : public EventLoop {
     // kernel refuses the flags: then without.
     int error = -EINVAL;
 #if defined(IORING_SETUP_SINGLE_ISSUER) && defined(IORING_SETUP_DEFER_TASKRUN)
-    error = ::io_uring_queue_init(
-        kSlots * 2, &ring_,
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
+    error = ::io_uring_queue_init(kSlots * 2, &ring_,
+                                  IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
 #endif
     if (error == -EINVAL) error = ::io_uring_queue_init(kSlots * 2, &ring_, 0);
     if (error != 0) {

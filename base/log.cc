@@ -10,7 +10,8 @@
 namespace wormhole::log {
 namespace {
 
-// A log file is renamed (FILE.1) when it has this size: weeks of a mount that is well, and at most 20 MiB of one that is not.
+// A log file is renamed (FILE.1) when it has this size: weeks of a mount that is well, and at most 20 MiB of one that
+// is not.
 constexpr size_t kLogFileBytes = 10 << 20;
 constexpr size_t kOlderLogFiles = 1;
 

@@ -14,8 +14,9 @@ namespace wormhole::log {
 
 enum class Level { kDebug, kInfo, kWarn, kError, kOff };
 
-// What is written from now on, and where: stderr, or `path` (appended to; at 10 MiB it becomes path.1) when it is not empty. Call at start,
-// before threads exist. Default: kInfo on stderr. False when the file cannot be opened (stderr is used then).
+// What is written from now on, and where: stderr, or `path` (appended to; at 10 MiB it becomes path.1) when it is not
+// empty. Call at start, before threads exist. Default: kInfo on stderr. False when the file cannot be opened (stderr is
+// used then).
 bool configure(Level level, const std::string& path);
 
 // "debug", "info", "warn", "error", "off"; false when `word` is none of them.

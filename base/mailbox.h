@@ -1,8 +1,8 @@
 // Many senders, one owner: the only way from thread to thread. A message is a closure that the owner runs; what it
 // captures changes hands with it.
 //
-// Thread: post() from any thread; drain() and close() by the owner. The waker is called by a sender, outside the lock, when the box
-// was empty: an owner that sleeps on something else (a ring, curl) is woken through it.
+// Thread: post() from any thread; drain() and close() by the owner. The waker is called by a sender, outside the lock,
+// when the box was empty: an owner that sleeps on something else (a ring, curl) is woken through it.
 #pragma once
 
 #include <condition_variable>

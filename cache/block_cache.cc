@@ -14,8 +14,9 @@
 namespace wormhole {
 namespace {
 
-// Objects that nobody has open stay known, so that opening one again costs no lookups. Each holds a file descriptor, so there
-// are no more than a quarter of those that the process may have; the rest is for open files, batches under way, the network.
+// Objects that nobody has open stay known, so that opening one again costs no lookups. Each holds a file descriptor, so
+// there are no more than a quarter of those that the process may have; the rest is for open files, batches under way,
+// the network.
 size_t max_idle_objects() {
   constexpr rlim_t kEnough = 512;
   rlimit limit{};
@@ -172,8 +173,8 @@ void BlockCache::hide_block(Object& o, BlockIndex block) {
   r.trusted &= ~bit;
 }
 
-// A sync that failed may have cost pages that were counted as stored, and the kernel does not say which. From here on every block is
-// checked again at its next read.
+// A sync that failed may have cost pages that were counted as stored, and the kernel does not say which. From here on
+// every block is checked again at its next read.
 void BlockCache::doubt_after_failure() {
   if (index_.failures() == failures_seen_) return;
   failures_seen_ = index_.failures();
@@ -212,7 +213,8 @@ void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
     // The index promised blocks, but their file is gone: forget what was asked for, so that it is fetched. If the file
     // only cannot be opened now (no descriptors), it is fetched all the same, but not forgotten.
     const bool gone = f.error().code == ErrorCode::kNotFound;
-    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) gone ? forget_block(o, b) : hide_block(o, b);
+    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b)
+      gone ? forget_block(o, b) : hide_block(o, b);
     log::warn("cache file cannot be opened, its blocks are fetched again: ino={} error=\"{}\"", ino, f.error().message);
     done(fail(ErrorCode::kCorrupt, "{}", f.error().message));
     return;
@@ -233,9 +235,8 @@ void BlockCache::start_read(Ino ino, std::unique_ptr<Read> read) {
   const uint64_t offset = read->range.begin + read->got;
   void* into = read->buffer->data() + read->got;
   const size_t length = read->range.size() - read->got;
-  disk_.read(fd, offset, into, length, [this, ino, read = std::move(read)](int64_t result) mutable {
-    read_done(ino, std::move(read), result);
-  });
+  disk_.read(fd, offset, into, length,
+             [this, ino, read = std::move(read)](int64_t result) mutable { read_done(ino, std::move(read), result); });
 }
 
 void BlockCache::read_done(Ino ino, std::unique_ptr<Read> read, int64_t result) {
@@ -248,7 +249,8 @@ void BlockCache::read_done(Ino ino, std::unique_ptr<Read> read, int64_t result) 
   if (result <= 0) {
     // An error, or an end of file where the index says that there are bytes (the file was cut).
     for (BlockIndex b = block_of(read->range.begin); b <= block_of(read->range.end - 1); ++b) forget_block(o, b);
-    log::warn("cache read failed, the blocks are fetched again: ino={} offset={} result={}", ino, read->range.begin, result);
+    log::warn("cache read failed, the blocks are fetched again: ino={} offset={} result={}", ino, read->range.begin,
+              result);
     answer = fail(ErrorCode::kIo, "cache: read: {}", result);
   } else if (read->check && !verify(o, *read)) {
     answer = fail(ErrorCode::kCorrupt, "cache: a block's checksum is wrong");
@@ -284,7 +286,8 @@ bool BlockCache::verify(Object& o, const Read& read) {
 // --- a store -------------------------------------------------------------------------------------------------------
 
 bool BlockCache::has_space(uint64_t bytes) {
-  const auto cached = static_cast<uint64_t>(std::max<int64_t>(0, metrics_.bytes_cached.load(std::memory_order_relaxed)));
+  const auto cached =
+      static_cast<uint64_t>(std::max<int64_t>(0, metrics_.bytes_cached.load(std::memory_order_relaxed)));
   if (cached + *uncommitted_ + bytes > options_.size_limit) return false;
   const TimePoint now = std::chrono::steady_clock::now();
   if (now - space_checked_ < kSpaceCheckPeriod) return space_ok_;
@@ -298,7 +301,8 @@ bool BlockCache::has_space(uint64_t bytes) {
 
 void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done) {
   Object& o = object(ino);
-  auto f = has_space(range.size()) ? file(o, true) : fail(ErrorCode::kNoSpace, "cache: the size limit or min-free is reached");
+  auto f = has_space(range.size()) ? file(o, true)
+                                   : fail(ErrorCode::kNoSpace, "cache: the size limit or min-free is reached");
   if (!f || o.dropped) {
     if (!f && !store_error_logged_) {
       store_error_logged_ = true;

@@ -1,12 +1,13 @@
 // Blocks on disk: which are there, reading them, storing them. Knows neither FUSE nor HTTP.
 //
-// Each object version is one sparse file in which block i lies at i * 64 KiB, so that any range can be written by itself.
-// Presence and checksums come from the index, region by region, when they are first asked for, and are kept while
-// the object is in use.
+// Each object version is one sparse file in which block i lies at i * 64 KiB, so that any range can be written by
+// itself. Presence and checksums come from the index, region by region, when they are first asked for, and are kept
+// while the object is in use.
 //
 // A block is *trusted* when it was stored by this process, was checked by it, or the last daemon ended cleanly
 // (VerifyMode::kAuto). An untrusted block is read whole and checked at its first touch; a wrong one is forgotten and
-// reported as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the network.
+// reported as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the
+// network.
 //
 // Thread: the engine's. Nothing blocks except the opening (and first making) of a file, a look at the free space once a
 // second, and an LMDB lookup.
@@ -48,8 +49,8 @@ class BlockCache {
   BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, BufferPool& buffers, Metrics& metrics);
   ~BlockCache();
 
-  // The object's state stays in memory between open() and the matching close(), and some time longer. `recorded`: the index
-  // knows the version that the blocks belong to; without that, blocks that it may name are not believed.
+  // The object's state stays in memory between open() and the matching close(), and some time longer. `recorded`: the
+  // index knows the version that the blocks belong to; without that, blocks that it may name are not believed.
   void open(Ino ino, uint64_t size, bool recorded);
   void close(Ino ino);
 
@@ -67,8 +68,8 @@ class BlockCache {
   using ReadDone = UniqueFunction<void(Result<ReadResult>)>;
   void read(Ino ino, ByteRange range, ReadDone done);
 
-  // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it. After
-  // `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.
+  // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it.
+  // After `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.
   using StoreDone = UniqueFunction<void(bool)>;
   void store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done);
 

@@ -25,7 +25,8 @@ Status write_file(const std::string& path, const std::string& text) {
   FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!fd) return fail(error_from_errno(errno, "cache: create " + path));
   const ssize_t n = ::write(fd.get(), text.data(), text.size());
-  if (n != static_cast<ssize_t>(text.size())) return fail(error_from_errno(n < 0 ? errno : ENOSPC, "cache: write " + path));
+  if (n != static_cast<ssize_t>(text.size()))
+    return fail(error_from_errno(n < 0 ? errno : ENOSPC, "cache: write " + path));
   if (::fsync(fd.get()) != 0) return fail(error_from_errno(errno, "cache: sync " + path));
   return {};
 }
@@ -37,21 +38,25 @@ Status check_format(const std::string& path) {
   if (in && std::getline(in, line)) {
     if (line == kFormatPrefix + std::to_string(kFormatVersion)) return {};
     if (line.starts_with(kFormatPrefix)) {
-      return fail(ErrorCode::kFormat,
-                  "cache {} has format {}, this program reads format {}: choose another cache= directory, use the program "
-                  "that wrote it, or delete the directory (what it holds is fetched again)",
-                  path, line.substr(std::string(kFormatPrefix).size()), kFormatVersion);
+      return fail(
+          ErrorCode::kFormat,
+          "cache {} has format {}, this program reads format {}: choose another cache= directory, use the program "
+          "that wrote it, or delete the directory (what it holds is fetched again)",
+          path, line.substr(std::string(kFormatPrefix).size()), kFormatVersion);
     }
-    return fail(ErrorCode::kFormat, "cache {}: its FORMAT file is not one of wormhole: choose another cache= directory", path);
+    return fail(ErrorCode::kFormat, "cache {}: its FORMAT file is not one of wormhole: choose another cache= directory",
+                path);
   }
   std::error_code error;
   const auto entries = std::distance(fs::directory_iterator(path, error), fs::directory_iterator());
   if (error) return fail(error_from_errno(error.value(), "cache: open " + path));
   // An empty FORMAT alone is what a crash leaves that comes in the moment of its making.
-  const bool just_begun = entries == 1 && fs::exists(path + "/FORMAT", error) && fs::file_size(path + "/FORMAT", error) == 0;
+  const bool just_begun =
+      entries == 1 && fs::exists(path + "/FORMAT", error) && fs::file_size(path + "/FORMAT", error) == 0;
   if (entries != 0 && !just_begun) {
     return fail(ErrorCode::kFormat,
-                "{} is not empty and is no wormhole cache: nothing in it was touched; choose an empty or a new cache= directory",
+                "{} is not empty and is no wormhole cache: nothing in it was touched; choose an empty or a new cache= "
+                "directory",
                 path);
   }
   fs::permissions(path, fs::perms::owner_all, error);
@@ -70,9 +75,10 @@ Status take_lock(int fd, const std::string& path, int patience_seconds) {
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(error_from_errno(errno, "cache: lock " + path));
     if (std::chrono::steady_clock::now() >= deadline) {
-      return fail(ErrorCode::kBusy,
-                  "cache {} is held by a running wormhole, pid {}: unmount it first, or choose another cache= directory", path,
-                  holder(fd));
+      return fail(
+          ErrorCode::kBusy,
+          "cache {} is held by a running wormhole, pid {}: unmount it first, or choose another cache= directory", path,
+          holder(fd));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }

@@ -22,10 +22,11 @@ namespace wormhole {
 
 class CacheDirectory {
  public:
-  // Creates the directory if it is missing (with parents), checks it and takes the lock; a new cache gets mode 0700. Waits up to `patience_seconds`
-  // for a daemon that holds it: one that has just been unmounted is still writing its last commit.
-  //   kFormat  another format version, or somebody else's directory     kBusy  a daemon holds it: the message names its pid
-  //   kForbidden, kNoSpace, kIo  as the system says
+  // Creates the directory if it is missing (with parents), checks it and takes the lock; a new cache gets mode 0700.
+  // Waits up to `patience_seconds` for a daemon that holds it: one that has just been unmounted is still writing its
+  // last commit.
+  //   kFormat  another format version, or somebody else's directory     kBusy  a daemon holds it: the message names its
+  //   pid kForbidden, kNoSpace, kIo  as the system says
   static Result<CacheDirectory> open(const std::string& path, int patience_seconds);
 
   const std::string& path() const { return path_; }

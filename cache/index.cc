@@ -33,14 +33,14 @@ constexpr size_t kMapSize = size_t{16} << 30;
 // Readers of the tree and of blocks are our own few threads.
 constexpr unsigned kMaxReaders = 256;
 
-// How long a posted write waits for company. Longer means fewer syncs and more to fetch again after a crash; 200 ms is five
-// commits a second, which no disk of today notices.
+// How long a posted write waits for company. Longer means fewer syncs and more to fetch again after a crash; 200 ms is
+// five commits a second, which no disk of today notices.
 constexpr Duration kCommitDelay = std::chrono::milliseconds(200);
 // ... unless this many records wait already.
 constexpr size_t kCommitRecords = 4096;
 
-// Up to so many files are synced one by one. Each sync is a commit of the file system's journal, a millisecond or more: a batch of a
-// thousand small files costs one sync of the whole file system instead.
+// Up to so many files are synced one by one. Each sync is a commit of the file system's journal, a millisecond or more:
+// a batch of a thousand small files costs one sync of the whole file system instead.
 constexpr size_t kSyncedSeparately = 16;
 
 // Inode numbers are reserved in runs, so that giving one out costs no transaction. A crash loses at most a run of 2^64.
@@ -57,7 +57,8 @@ constexpr uint64_t kUnknownSize = ~uint64_t{0};
 std::string root_key(const std::string& url) {
   constexpr size_t kLongest = 480;
   if (url.size() <= kLongest) return url;
-  return fmt::format("{}#{:016x}", url.substr(0, kLongest), block_checksum(reinterpret_cast<const std::byte*>(url.data()), url.size()));
+  return fmt::format("{}#{:016x}", url.substr(0, kLongest),
+                     block_checksum(reinterpret_cast<const std::byte*>(url.data()), url.size()));
 }
 
 // The bytes that the blocks in `present` hold, the last one of the object being shorter.
@@ -66,7 +67,8 @@ int64_t bytes_of(uint64_t present, uint64_t region, uint64_t object_size) {
   if (object_size == kUnknownSize) return bytes;  // counted as whole blocks
   const uint64_t blocks = block_count(object_size);
   if (blocks == 0 || (blocks - 1) / kBlocksPerRegion != region) return bytes;
-  if ((present >> ((blocks - 1) % kBlocksPerRegion)) & 1) bytes -= static_cast<int64_t>(blocks * kBlockSize - object_size);
+  if ((present >> ((blocks - 1) % kBlocksPerRegion)) & 1)
+    bytes -= static_cast<int64_t>(blocks * kBlockSize - object_size);
   return bytes;
 }
 
@@ -74,10 +76,10 @@ int64_t bytes_of(uint64_t present, uint64_t region, uint64_t object_size) {
 struct Batch {
   std::unordered_map<Ino, std::shared_ptr<const std::string>> directories;
   std::unordered_map<Ino, ObjectRecord> objects;
-  std::map<RegionKey, RegionRecord> stored;                // blocks to add
-  std::map<RegionKey, uint64_t> forgotten;                 // blocks to take away (before `stored` is applied)
-  std::vector<std::shared_ptr<FileDescriptor>> files;      // to be synced first, each once, as far as they are few
-  bool many_files = false;                                 // ... else the whole file system is synced
+  std::map<RegionKey, RegionRecord> stored;            // blocks to add
+  std::map<RegionKey, uint64_t> forgotten;             // blocks to take away (before `stored` is applied)
+  std::vector<std::shared_ptr<FileDescriptor>> files;  // to be synced first, each once, as far as they are few
+  bool many_files = false;                             // ... else the whole file system is synced
   std::unordered_set<Ino> dropped;
   std::map<std::string, RootRecord> roots;
   uint64_t next_ino = 0;
@@ -158,9 +160,10 @@ class LmdbIndex final : public Index {
 Status lmdb_error(int code, const std::string& what) {
   const bool system = code > 0;
   if (system) return fail(error_from_errno(code, "index: " + what));
-  return fail(ErrorCode::kCorrupt,
-              "index: {}: {}: the cache's index cannot be used; delete the cache directory (what it holds is fetched again)", what,
-              ::mdb_strerror(code));
+  return fail(
+      ErrorCode::kCorrupt,
+      "index: {}: {}: the cache's index cannot be used; delete the cache directory (what it holds is fetched again)",
+      what, ::mdb_strerror(code));
 }
 
 Status LmdbIndex::init(const std::string& path) {
@@ -204,8 +207,9 @@ Status LmdbIndex::init(const std::string& path) {
 
 LmdbIndex::~LmdbIndex() {
   if (thread_.joinable()) {
-    // After a failure there may be blocks on disk that were forgotten for a reason: they are to be checked. And those that
-    // an unclean end has left in doubt stay so, for nobody has read all of them since: the word, once lost, is lost for good.
+    // After a failure there may be blocks on disk that were forgotten for a reason: they are to be checked. And those
+    // that an unclean end has left in doubt stay so, for nobody has read all of them since: the word, once lost, is
+    // lost for good.
     post([clean = was_clean_ && failures() == 0](Batch& b) { b.clean = clean; });
     {
       MutexLock lock(mutex_);
@@ -261,8 +265,8 @@ std::optional<ObjectRecord> LmdbIndex::object(Ino ino) {
 }
 
 std::optional<RegionRecord> LmdbIndex::region(RegionKey key) {
-  // From the oldest to the newest, each changing what the one before says. The lock is held over LMDB's read, so that a commit
-  // cannot move a record from one place to the other in between.
+  // From the oldest to the newest, each changing what the one before says. The lock is held over LMDB's read, so that a
+  // commit cannot move a record from one place to the other in between.
   MutexLock lock(mutex_);
   std::optional<RegionRecord> out;
   if (const auto bytes = get(tables_.regions, encode_key(key))) out = decode_region(*bytes);
@@ -404,7 +408,8 @@ void LmdbIndex::run() {
   }
 }
 
-// Waits until there is something to write and it has waited long enough for company; moves it to `committing_`. False at the end.
+// Waits until there is something to write and it has waited long enough for company; moves it to `committing_`. False
+// at the end.
 bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this]() NO_THREAD_SAFETY_ANALYSIS { return ending_ || !waiting_.empty(); });
@@ -415,7 +420,8 @@ bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
   hurry_ = false;
   if (waiting_.empty()) return false;
   committing_ = std::move(waiting_);
-  // With every batch, so that no number is durable in a record before it is reserved, even if commits in between failed.
+  // With every batch, so that no number is durable in a record before it is reserved, even if commits in between
+  // failed.
   committing_.next_ino = reserved_ino_;
   waiting_ = Batch{};
   return true;
@@ -487,8 +493,8 @@ int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, int64_t* bytes_del
   for (const auto& [key, bits] : batch.forgotten) touched.insert(key);
   for (const auto& [key, record] : batch.stored) touched.insert(key);
   for (const RegionKey& key : touched) {
-    // Blocks of an object that is not recorded (dropped, or its record was in a batch that failed) would be blocks of an unknown
-    // version.
+    // Blocks of an object that is not recorded (dropped, or its record was in a batch that failed) would be blocks of
+    // an unknown version.
     const uint64_t size = object_size(txn, key.ino);
     if (size == kUnknownSize) continue;
     const std::string k = encode_key(key);

@@ -1,14 +1,14 @@
 // What the cache holds, in LMDB: directories, object versions, and which blocks are on disk with their checksums.
 //
 // The order that makes it safe: the bytes of a block are written, then fdatasync'ed, and only then does a
-// transaction say that the block is there. After a crash the index can know less than the disk, never more. Writes are posted to
-// the index thread, which gathers what comes within a short time into one transaction.
+// transaction say that the block is there. After a crash the index can know less than the disk, never more. Writes are
+// posted to the index thread, which gathers what comes within a short time into one transaction.
 //
 // A record that is posted can be read at once (directory(), object(), region() look at what waits first); it
 // is durable after the commit.
 //
-// An index that cannot be written (disk full, map full) makes the cache forget, never lie: the commit is dropped, counted and
-// logged, and its blocks are fetched again after the next start.
+// An index that cannot be written (disk full, map full) makes the cache forget, never lie: the commit is dropped,
+// counted and logged, and its blocks are fetched again after the next start.
 //
 // Thread: every function from any, unless it says otherwise. LMDB's write transaction belongs to the index thread.
 #pragma once
@@ -43,7 +43,8 @@ class Index {
   // As flush(), and records the clean end, if nothing has failed since open().
   virtual ~Index() = default;
 
-  // True when every daemon so far has ended cleanly: cached blocks are trusted then, and otherwise checked at first touch.
+  // True when every daemon so far has ended cleanly: cached blocks are trusted then, and otherwise checked at first
+  // touch.
   virtual bool was_clean() const = 0;
 
   // A new inode number; never given before, also not by a daemon that crashed.
@@ -69,7 +70,8 @@ class Index {
   // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
   virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;
 
-  // How many batches could not be synced or committed. After one, what is in memory but perhaps not on disk is in doubt.
+  // How many batches could not be synced or committed. After one, what is in memory but perhaps not on disk is in
+  // doubt.
   virtual uint64_t failures() const = 0;
 
   // Returns when everything that was posted before is durable (or has failed), and all that was to be

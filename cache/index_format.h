@@ -46,7 +46,7 @@ struct RootRecord {
 
 // Which blocks of one region (64 blocks) are on disk, with the XXH3-64 of each.
 struct RegionRecord {
-  uint64_t present = 0;  // bit i: block (region * 64 + i)
+  uint64_t present = 0;                               // bit i: block (region * 64 + i)
   std::array<uint64_t, kBlocksPerRegion> checksum{};  // meaningful where the bit is set
 
   bool has(unsigned i) const { return (present >> i) & 1; }

@@ -9,13 +9,13 @@
 namespace wormhole {
 namespace {
 
-// Of the memory budget, what parts may keep that are stored already and wait for another reader: a quarter, so that streams
-// always find room.
+// Of the memory budget, what parts may keep that are stored already and wait for another reader: a quarter, so that
+// streams always find room.
 constexpr uint64_t kResidentShare = 4;
 
 // After a fetch has timed out, the next ones find the server silent too, most likely: for a while they get this much
-// patience only. Without it a program waits for several timeouts, one after the other: the kernel turns a read-ahead that
-// failed into single reads.
+// patience only. Without it a program waits for several timeouts, one after the other: the kernel turns a read-ahead
+// that failed into single reads.
 constexpr Duration kDoubtsLast = std::chrono::seconds(5);
 constexpr Duration kPatienceInDoubt = std::chrono::seconds(1);
 
@@ -59,8 +59,8 @@ struct BlockReader::Part {
   TimePoint started;
   Duration patience{};
   BufferRef buffer;
-  uint64_t arrived = 0;   // bytes from range.begin on that are in the buffer
-  bool used_up = false;   // somebody has read its last byte
+  uint64_t arrived = 0;  // bytes from range.begin on that are in the buffer
+  bool used_up = false;  // somebody has read its last byte
   struct Waiter {
     ReadRef read;
     size_t piece;
@@ -85,11 +85,13 @@ struct BlockReader::Read {
   size_t missing = 0;
   TimePoint started;
   int restarts = 0;
-  FetchId missed_stream = 0;  // a whole body in which its bytes have gone by and could not be kept: it waits for the next one
+  FetchId missed_stream =
+      0;  // a whole body in which its bytes have gone by and could not be kept: it waits for the next one
 };
 
-BlockReader::BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
-                         Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink, OnStale on_stale)
+BlockReader::BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher,
+                         BufferPool& buffers, Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink,
+                         OnStale on_stale)
     : options_(options),
       cache_(cache),
       index_(index),
@@ -180,8 +182,8 @@ void BlockReader::start(const ReadRef& read) {
   if (o.stale) return read_fail(*read, Error{ErrorCode::kStale, o.url + ": another version is on the server"});
   read->pieces.clear();
 
-  // First all the cuts, then the work: a piece that is served at once must not find the read complete while others are still to
-  // be cut.
+  // First all the cuts, then the work: a piece that is served at once must not find the read complete while others are
+  // still to be cut.
   std::vector<Run> runs;
   bool stalled = false;
   for (ByteRange rest = read->range; !rest.empty(); rest.begin = runs.back().range.end) {
@@ -212,7 +214,8 @@ void BlockReader::start(const ReadRef& read) {
 
 // The longest run from the front of `range` that is in one place.
 BlockReader::Run BlockReader::locate(Object& o, ByteRange range) {
-  if (Part* part = part_at(o, range.begin)) return {Place::kPart, {range.begin, std::min(range.end, part->range.end)}, part};
+  if (Part* part = part_at(o, range.begin))
+    return {Place::kPart, {range.begin, std::min(range.end, part->range.end)}, part};
   const bool on_disk = cache_.has(o.ino, block_of(range.begin));
   uint64_t end = block_range(block_of(range.begin), o.size).end;
   while (end < range.end && part_at(o, end) == nullptr && cache_.has(o.ino, block_of(end)) == on_disk) {
@@ -260,8 +263,8 @@ void BlockReader::read_cached(const ReadRef& read, ByteRange range) {
 void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result) {
   if (!read->reply) return;  // answered already, with an error
   if (result) return piece_ready(read, piece, std::move(result->bytes), result->skip, false);
-  // The cache has forgotten the bad blocks. The whole read starts over and finds them missing. Each failure costs the cache
-  // a block of this range, so this ends.
+  // The cache has forgotten the bad blocks. The whole read starts over and finds them missing. Each failure costs the
+  // cache a block of this range, so this ends.
   start(std::make_shared<Read>(std::move(*read)));
 }
 
@@ -327,8 +330,8 @@ void BlockReader::read_fail(Read& read, Error error) {
   if (!read.reply) return;
   ReadReply reply = std::move(read.reply);
   read.reply = {};
-  log::debug("read failed: url={} offset={} size={} error={} \"{}\"", read.object->url, read.range.begin, read.range.size(),
-             to_string(error.code), error.message);
+  log::debug("read failed: url={} offset={} size={} error={} \"{}\"", read.object->url, read.range.begin,
+             read.range.size(), to_string(error.code), error.message);
   reply(fail(std::move(error)));
   const Ino ino = read.object->ino;
   --read.object->reads;
@@ -395,9 +398,8 @@ void BlockReader::part_complete(Part& part) {
   fetching_.erase(part.id);
   part.state = Part::State::kStoring;
   const Ino ino = part.object->ino;
-  cache_.store(ino, part.range, part.buffer, [this, ino, begin = part.range.begin, id = part.id](bool ok) {
-    part_stored(ino, begin, id, ok);
-  });
+  cache_.store(ino, part.range, part.buffer,
+               [this, ino, begin = part.range.begin, id = part.id](bool ok) { part_stored(ino, begin, id, ok); });
 }
 
 void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
@@ -430,8 +432,8 @@ void BlockReader::remove_part(Part& part) {
   part.object->parts.erase(part.range.begin);
 }
 
-// Room for `bytes` more in the budget, at the cost of stored parts that wait for nobody. With `must` the answer does not
-// matter: a reader waits, and there are only as many of them as the kernel has requests in flight.
+// Room for `bytes` more in the budget, at the cost of stored parts that wait for nobody. With `must` the answer does
+// not matter: a reader waits, and there are only as many of them as the kernel has requests in flight.
 bool BlockReader::make_room(uint64_t bytes, bool must) {
   while (!buffers_.has_room(bytes) && !resident_.empty()) remove_part(*resident_.front());
   return must || buffers_.has_room(bytes);
@@ -489,11 +491,12 @@ void BlockReader::part_failed(Part& part, Error error) {
   Object& o = *part.object;
   if (error.code == ErrorCode::kStale || error.code == ErrorCode::kNotFound) return object_stale(o, error);
   if (error.code == ErrorCode::kNoRanges) return use_whole_body(o);
-  // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out for ever.
+  // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out
+  // for ever.
   if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) last_timeout_ = clock_.now();
   if (error.code != ErrorCode::kCancelled) {
-    log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end, to_string(error.code),
-              error.message);
+    log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end,
+              to_string(error.code), error.message);
   }
   std::vector<Part::Waiter> waiters = std::move(part.waiters);
   part.waiters.clear();
@@ -526,8 +529,8 @@ void BlockReader::part_failed(Part& part, Error error) {
 
 // --- versions ------------------------------------------------------------------------------------------------------
 
-// The server has another version. Nothing of this one can be completed any more: everybody who waits gets ESTALE, and the next open
-// finds the new version. What is cached of it goes when the last handle is closed.
+// The server has another version. Nothing of this one can be completed any more: everybody who waits gets ESTALE, and
+// the next open finds the new version. What is cached of it goes when the last handle is closed.
 void BlockReader::object_stale(Object& o, const Error& why) {
   if (o.stale) return;
   o.stale = true;
@@ -572,7 +575,8 @@ void BlockReader::use_whole_body(Object& o) {
     Part& part = *(it++)->second;
     if (part.state != Part::State::kFetching) continue;
     for (Part::Waiter& w : part.waiters) {
-      if (w.read->reply && std::find(again.begin(), again.end(), w.read) == again.end()) again.push_back(std::move(w.read));
+      if (w.read->reply && std::find(again.begin(), again.end(), w.read) == again.end())
+        again.push_back(std::move(w.read));
     }
     fetcher_.cancel(part.id);
     remove_part(part);
@@ -670,7 +674,8 @@ void BlockReader::stream_done(Object& o, const Status& status) {
     return object_stale(o, status.error());
   }
   if (!status && status.error().code != ErrorCode::kCancelled) {
-    log::warn("fetch failed: url={} range=whole error={} \"{}\"", o.url, to_string(status.error().code), status.error().message);
+    log::warn("fetch failed: url={} range=whole error={} \"{}\"", o.url, to_string(status.error().code),
+              status.error().message);
   }
   // Given up when nobody waited for it; whoever has come since gets another.
   const bool given_up = !status && status.error().code == ErrorCode::kCancelled && !shut_down_;

@@ -9,8 +9,8 @@
 //   fetch_*         bytes arrive: whoever waits for them is answered; a complete part is stored, behind the readers
 //   read_finish     the last piece of a read is here: reply, exactly once
 //
-// A *part* is a range of whole blocks with one buffer and one fetch. It stays in memory until it is stored and its last byte was
-// read, or until memory is needed.
+// A *part* is a range of whole blocks with one buffer and one fetch. It stays in memory until it is stored and its last
+// byte was read, or until memory is needed.
 //
 // Invariant: the parts of an object do not overlap; a block that is in a part is looked for nowhere else.
 //

@@ -8,7 +8,8 @@
 namespace wormhole {
 namespace {
 
-// Directory entries that stay in memory, about 100 bytes each: the listings of a working set of a source tree, in 20 MiB.
+// Directory entries that stay in memory, about 100 bytes each: the listings of a working set of a source tree, in 20
+// MiB.
 constexpr size_t kCachedEntries = 200'000;
 
 // After the server could not be reached, how long nobody asks it for listings: each attempt may cost a reader a
@@ -28,8 +29,8 @@ NodeRef make_root_node(Ino ino) {
 
 }  // namespace
 
-Catalog::Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher, Metrics& metrics,
-                 const Clock& clock, OnSuperseded on_superseded)
+Catalog::Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher,
+                 Metrics& metrics, const Clock& clock, OnSuperseded on_superseded)
     : options_(options),
       root_(std::move(root)),
       root_node_(make_root_node(root_ino)),
@@ -59,11 +60,12 @@ std::string Catalog::url_of(const Node& node) const {
 
 void Catalog::directory(NodeRef directory, DirectoryDone done) {
   if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) return done(known);
-  // A box that is closed drops the message; the answer is in DirectoryDone's hands then (a dropped FUSE request is answered
-  // by its destructor).
-  mailbox_.post([this, directory = std::move(directory), done = std::make_unique<DirectoryDone>(std::move(done))]() mutable {
-    load(std::move(directory), std::move(*done));
-  });
+  // A box that is closed drops the message; the answer is in DirectoryDone's hands then (a dropped FUSE request is
+  // answered by its destructor).
+  mailbox_.post(
+      [this, directory = std::move(directory), done = std::make_unique<DirectoryDone>(std::move(done))]() mutable {
+        load(std::move(directory), std::move(*done));
+      });
 }
 
 bool Catalog::suffices(const DirectoryEntry& e, Need need) {
@@ -209,7 +211,8 @@ void Catalog::load(NodeRef directory, DirectoryDone done) {
       }
     }
   }
-  if (known != nullptr && (is_fresh(*known) || (!may_ask() && options_.offline != OfflineMode::kOff))) return done(known);
+  if (known != nullptr && (is_fresh(*known) || (!may_ask() && options_.offline != OfflineMode::kOff)))
+    return done(known);
   if (options_.offline == OfflineMode::kOn) {
     return done(fail(ErrorCode::kUnreachable, "{}: nothing is known of it, and offline=on", url_of(*directory)));
   }
@@ -280,7 +283,8 @@ void Catalog::listing_failed(const NodeRef& directory, const DirectoryRef& known
   const bool unreachable = server_did_not_speak(error.code);
   if (unreachable) note_reachable(false);
   // An old listing is better than none, unless the server itself says that the directory is gone or closed.
-  const bool use_old = known != nullptr && options_.offline == OfflineMode::kAuto && (unreachable || error.code == ErrorCode::kBadResponse);
+  const bool use_old = known != nullptr && options_.offline == OfflineMode::kAuto &&
+                       (unreachable || error.code == ErrorCode::kBadResponse);
   if (!use_old) {
     log::warn("listing failed: url={} error={} \"{}\"", url_of(*directory), to_string(error.code), error.message);
     return answer(directory->ino, fail(error));
@@ -376,9 +380,10 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
 }
 
 // What a HEAD says becomes part of the listing: the exact size and time, or another version.
-Result<DirectoryEntry> Catalog::apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
-                                           const RemoteFile& file) {
-  if (listing == nullptr || listing->find(name) == nullptr) return fail(ErrorCode::kNotFound, "{}: no such entry", name);
+Result<DirectoryEntry> Catalog::apply_head(const NodeRef& directory, const DirectoryRef& listing,
+                                           const std::string& name, const RemoteFile& file) {
+  if (listing == nullptr || listing->find(name) == nullptr)
+    return fail(ErrorCode::kNotFound, "{}: no such entry", name);
   auto changed = std::make_shared<Directory>(*listing);
   DirectoryEntry* e = changed->find(name);
   const auto record = index_.object(e->ino);

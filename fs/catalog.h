@@ -1,15 +1,17 @@
-// The tree of remote names: where a directory's listing comes from (memory, the index, the server) and how long it is believed.
+// The tree of remote names: where a directory's listing comes from (memory, the index, the server) and how long it is
+// believed.
 //
 //   directory   the snapshot of a directory, not older than `ttl` if the server can be asked
 //   entry       one name in it, with everything that a stat needs: a HEAD where the listing does not tell
-//   confirm     is this file still the version that its node names? Before an open; a HEAD where the listing leaves doubt
+//   confirm     is this file still the version that its node names? Before an open; a HEAD where the listing leaves
+//   doubt
 //
-// A listing older than `ttl` is fetched again when somebody asks. A server that cannot be reached leaves the old one valid
-// (offline = auto), and is not asked again for a few seconds; one that is slow to answer is waited for a moment, then the
-// old one is used, and the new one replaces it when it comes. Requests for one directory share one fetch.
+// A listing older than `ttl` is fetched again when somebody asks. A server that cannot be reached leaves the old one
+// valid (offline = auto), and is not asked again for a few seconds; one that is slow to answer is waited for a moment,
+// then the old one is used, and the new one replaces it when it comes. Requests for one directory share one fetch.
 //
-// Thread: the functions from any; answers come on the caller's thread when memory has them, else on the tree thread, which
-// owns what is under way. No lock is held while answering.
+// Thread: the functions from any; answers come on the caller's thread when memory has them, else on the tree thread,
+// which owns what is under way. No lock is held while answering.
 #pragma once
 
 #include <functional>
@@ -39,7 +41,7 @@ enum class OfflineMode : uint8_t {
 };
 
 struct CatalogOptions {
-  int64_t ttl = 60;                              // seconds for which a listing is believed
+  int64_t ttl = 60;  // seconds for which a listing is believed
   OfflineMode offline = OfflineMode::kAuto;
   Duration patience = std::chrono::seconds(30);  // how long somebody may wait for a listing of which nothing is known
 };
@@ -56,8 +58,8 @@ class Catalog {
   Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher, Metrics& metrics,
           const Clock& clock, OnSuperseded on_superseded);
   ~Catalog() { stop(); }
-  // Answers everybody who waits with kCancelled and joins the thread. The fetcher must still be alive; its late answers are
-  // dropped.
+  // Answers everybody who waits with kCancelled and joins the thread. The fetcher must still be alive; its late answers
+  // are dropped.
   void stop();
 
   NodeRef root() const { return root_node_; }
@@ -65,7 +67,9 @@ class Catalog {
 
   // Errors (for all three): kNotFound; what the fetcher says when nothing is known; kCancelled.
   void directory(NodeRef directory, DirectoryDone done);
-  void entry(NodeRef directory, std::string name, EntryDone done) { find(std::move(directory), std::move(name), Need::kAttributes, std::move(done)); }
+  void entry(NodeRef directory, std::string name, EntryDone done) {
+    find(std::move(directory), std::move(name), Need::kAttributes, std::move(done));
+  }
   // kStale when the name has another version now, or is gone.
   void confirm(NodeRef file, StatusDone done);
 
@@ -91,7 +95,8 @@ class Catalog {
   void load(NodeRef directory, DirectoryDone done);
   void fetch_listing(NodeRef directory, DirectoryRef known);
   void listing_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document, int64_t asked_at);
-  void single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document, int64_t asked_at);
+  void single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document,
+                           int64_t asked_at);
   void publish(const NodeRef& directory, MergeResult merged);
   void answer(Ino ino, const Result<DirectoryRef>& result);
   void use_known_where_due();
@@ -101,7 +106,8 @@ class Catalog {
   void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
   Result<DirectoryEntry> apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
                                     const RemoteFile& file);
-  void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need, EntryDone done);
+  void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need,
+                     EntryDone done);
   void note_reachable(bool reachable);
   bool may_ask() const;
 
@@ -128,9 +134,9 @@ class Catalog {
 
   // The tree thread's.
   bool stopping_ = false;
-  struct Renewal {                         // a listing that is being fetched
-    DirectoryRef known;                    // the old one, or null
-    TimePoint use_known_at;                // from then on nobody waits who could have the old one
+  struct Renewal {           // a listing that is being fetched
+    DirectoryRef known;      // the old one, or null
+    TimePoint use_known_at;  // from then on nobody waits who could have the old one
     std::vector<DirectoryDone> waiters;
   };
   std::unordered_map<Ino, Renewal> renewals_;

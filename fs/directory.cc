@@ -49,13 +49,15 @@ bool looks_unchanged(const DirectoryEntry& old, const DirectoryEntry& now) {
   if (old.type != now.type) return false;
   if (now.type == EntryType::kDirectory) return true;
   // A size that this listing does not give says nothing; one that was learnt by HEAD is kept.
-  return (!now.size || !old.size || *old.size == *now.size) && (old.listed_mtime == DirectoryEntry::kNotListedYet || now.listed_mtime == old.listed_mtime);
+  return (!now.size || !old.size || *old.size == *now.size) &&
+         (old.listed_mtime == DirectoryEntry::kNotListedYet || now.listed_mtime == old.listed_mtime);
 }
 
 }  // namespace
 
 const DirectoryEntry* Directory::find(std::string_view name) const {
-  auto it = std::lower_bound(entries.begin(), entries.end(), name, [](auto& e, std::string_view n) { return e.name < n; });
+  auto it =
+      std::lower_bound(entries.begin(), entries.end(), name, [](auto& e, std::string_view n) { return e.name < n; });
   return it != entries.end() && it->name == name ? &*it : nullptr;
 }
 
@@ -63,7 +65,8 @@ DirectoryEntry* Directory::find(std::string_view name) {
   return const_cast<DirectoryEntry*>(static_cast<const Directory*>(this)->find(name));
 }
 
-MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_t now, const std::function<Ino()>& allocate) {
+MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_t now,
+                          const std::function<Ino()>& allocate) {
   MergeResult out;
   out.directory.ino = ino;
   out.directory.fetched_at = now;
@@ -118,7 +121,8 @@ Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
   for (uint64_t i = 0; i < header.count; ++i) {
     EncodedEntry e{};
     if (!take(bytes, &e) || bytes.size() < e.name_length || e.name_length == 0) return corrupt();
-    if (e.type != static_cast<uint8_t>(EntryType::kFile) && e.type != static_cast<uint8_t>(EntryType::kDirectory)) return corrupt();
+    if (e.type != static_cast<uint8_t>(EntryType::kFile) && e.type != static_cast<uint8_t>(EntryType::kDirectory))
+      return corrupt();
     DirectoryEntry entry;
     entry.ino = e.ino;
     entry.type = static_cast<EntryType>(e.type);

@@ -1,9 +1,10 @@
-// A directory as it was listed: an immutable snapshot with stable inode numbers. A new listing is merged into the old snapshot and
-// gives a new one; who reads the old one (an open directory handle) goes on with it.
+// A directory as it was listed: an immutable snapshot with stable inode numbers. A new listing is merged into the old
+// snapshot and gives a new one; who reads the old one (an open directory handle) goes on with it.
 //
-// A file's entry names one *version* of it. When size or time differ from the last listing, the entry gets a new inode number;
-// when they are equal, but the file may have changed unseen within the time's granularity, it is *doubtful* until a
-// HEAD has shown its validator ("racily clean", as in git's index). Its attributes are those of the listing all the same.
+// A file's entry names one *version* of it. When size or time differ from the last listing, the entry gets a new inode
+// number; when they are equal, but the file may have changed unseen within the time's granularity, it is *doubtful*
+// until a HEAD has shown its validator ("racily clean", as in git's index). Its attributes are those of the listing all
+// the same.
 //
 // Thread: values; a snapshot may be read by any thread.
 #pragma once
@@ -56,7 +57,8 @@ struct MergeResult {
   std::vector<Ino> superseded;  // files that are gone or have another version now
 };
 
-// `old` may be null. `allocate` gives new inode numbers. `now`: seconds since the epoch, when the listing was asked for.
+// `old` may be null. `allocate` gives new inode numbers. `now`: seconds since the epoch, when the listing was asked
+// for.
 MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_t now,
                           const std::function<Ino()>& allocate);
 

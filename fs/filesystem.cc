@@ -3,7 +3,8 @@
 namespace wormhole {
 namespace {
 
-// A file's inode is one version of it: its attributes never change. An hour, so that the kernel may forget them some time.
+// A file's inode is one version of it: its attributes never change. An hour, so that the kernel may forget them some
+// time.
 constexpr double kFileAttributeTimeout = 3600;
 
 // What st_blksize proposes to programs like cp: the largest read that the kernel passes on in one request.
@@ -56,12 +57,13 @@ NodeRef Filesystem::node_of(const NodeRef& parent, const DirectoryEntry& entry) 
 void Filesystem::lookup(Ino parent, std::string_view name, EntryReply reply) {
   NodeRef directory = inodes_.find(internal(parent));
   if (directory == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", parent));
-  catalog_.entry(directory, std::string(name), [this, directory, reply = std::move(reply)](Result<DirectoryEntry> found) mutable {
-    if (!found) return reply(fail(found.error()));
-    NodeRef node = node_of(directory, *found);
-    inodes_.add_lookup(node);
-    reply(entry_of(node));
-  });
+  catalog_.entry(directory, std::string(name),
+                 [this, directory, reply = std::move(reply)](Result<DirectoryEntry> found) mutable {
+                   if (!found) return reply(fail(found.error()));
+                   NodeRef node = node_of(directory, *found);
+                   inodes_.add_lookup(node);
+                   reply(entry_of(node));
+                 });
 }
 
 void Filesystem::forget(Ino ino, uint64_t lookups) { inodes_.forget(internal(ino), lookups); }

@@ -1,10 +1,10 @@
-// The file system without any FUSE type: lookups, attributes, directories, handles and reads, over the catalog (names) and the
-// engine (bytes). fs/ops.cc puts it in front of the kernel; tests call it directly.
+// The file system without any FUSE type: lookups, attributes, directories, handles and reads, over the catalog (names)
+// and the engine (bytes). fs/ops.cc puts it in front of the kernel; tests call it directly.
 //
 // The root's inode number is kRootIno, whatever the index calls it.
 //
-// Thread: every function from any; answers come on the caller's thread when memory suffices, else on the tree or the engine
-// thread. Nothing blocks.
+// Thread: every function from any; answers come on the caller's thread when memory suffices, else on the tree or the
+// engine thread. Nothing blocks.
 #pragma once
 
 #include <sys/stat.h>

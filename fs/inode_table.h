@@ -1,5 +1,5 @@
-// The inodes that the kernel knows: number -> node, with the kernel's count of lookups. A node keeps its parent, so that
-// the way to the root, and with it the URL, can be told at any time.
+// The inodes that the kernel knows: number -> node, with the kernel's count of lookups. A node keeps its parent, so
+// that the way to the root, and with it the URL, can be told at any time.
 //
 // Thread: any; one lock, never held while calling out.
 #pragma once

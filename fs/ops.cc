@@ -16,11 +16,12 @@
 namespace wormhole {
 namespace {
 
-// A request of the kernel, which must be answered exactly once. One that is dropped unanswered, because the mount ends and
-// a mailbox is closed, is answered with EIO: no reader hangs.
+// A request of the kernel, which must be answered exactly once. One that is dropped unanswered, because the mount ends
+// and a mailbox is closed, is answered with EIO: no reader hangs.
 //
-// Somebody who waits for a request and gets a signal (Ctrl-C, kill -9) is answered with EINTR at once; without that a process could
-// not even be killed while its server is silent. The real answer then comes too late and finds nobody: take() says so.
+// Somebody who waits for a request and gets a signal (Ctrl-C, kill -9) is answered with EINTR at once; without that a
+// process could not even be killed while its server is silent. The real answer then comes too late and finds nobody:
+// take() says so.
 class Request {
  public:
   explicit Request(fuse_req_t req) : waiting_(new std::atomic<fuse_req_t>(req)) {
@@ -46,7 +47,8 @@ class Request {
 
  private:
   static void on_interrupt(fuse_req_t, void* waiting) {
-    if (const fuse_req_t req = static_cast<std::atomic<fuse_req_t>*>(waiting)->exchange(nullptr)) ::fuse_reply_err(req, EINTR);
+    if (const fuse_req_t req = static_cast<std::atomic<fuse_req_t>*>(waiting)->exchange(nullptr))
+      ::fuse_reply_err(req, EINTR);
   }
 
   std::unique_ptr<std::atomic<fuse_req_t>> waiting_;

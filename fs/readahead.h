@@ -1,11 +1,11 @@
 // What else is worth fetching, from the reads of one file so far. Values in, values out: no clock, no IO.
 //
-// A file has a few *cursors*, one for each place where somebody reads on; a read belongs to the cursor whose position it
-// continues, give or take what the kernel's own read-ahead reorders. Behind a cursor's position lies its *window*: bytes
-// that are to be fetched already. The window starts small and doubles when the reader had to wait although he
-// read on (a stall): it converges to what hides the latency and does not grow for a slow reader. A read that continues no
-// cursor opens a new one without a window; only a second read in sequence gives it one, so a random reader fetches what he
-// asks for and nothing else. The first read of a file at offset 0 is taken for the begin of a sequence.
+// A file has a few *cursors*, one for each place where somebody reads on; a read belongs to the cursor whose position
+// it continues, give or take what the kernel's own read-ahead reorders. Behind a cursor's position lies its *window*:
+// bytes that are to be fetched already. The window starts small and doubles when the reader had to wait although he
+// read on (a stall): it converges to what hides the latency and does not grow for a slow reader. A read that continues
+// no cursor opens a new one without a window; only a second read in sequence gives it one, so a random reader fetches
+// what he asks for and nothing else. The first read of a file at offset 0 is taken for the begin of a sequence.
 //
 // Tolerances and growth on stalls: as in the prefetchers of Mountpoint for Amazon S3 and JuiceFS.
 //
@@ -28,8 +28,8 @@ class Readahead {
  public:
   explicit Readahead(ReadaheadOptions options) : options_(options) {}
 
-  // A reader asks for `read` (not empty) of a file of `size` bytes; `stalled`: some of it was not there yet. Returns what
-  // should be fetched now behind it; empty when nothing. What is returned counts as fetched.
+  // A reader asks for `read` (not empty) of a file of `size` bytes; `stalled`: some of it was not there yet. Returns
+  // what should be fetched now behind it; empty when nothing. What is returned counts as fetched.
   ByteRange on_read(ByteRange read, uint64_t size, bool stalled);
 
   // Of what on_read returned, everything from `offset` on was not fetched after all (no memory): it is proposed again.

@@ -38,7 +38,8 @@ void on_libfuse_message(enum fuse_log_level level, const char* format, va_list a
   }
 }
 
-// The "major:minor" under which the kernel keeps the mount's settings, from the mount table: a stat would ask ourselves.
+// The "major:minor" under which the kernel keeps the mount's settings, from the mount table: a stat would ask
+// ourselves.
 std::string device_of(const std::string& mountpoint) {
   std::ifstream table("/proc/self/mountinfo");
   std::string line, device;

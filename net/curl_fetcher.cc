@@ -1,5 +1,5 @@
-// The net thread. Its loop: take commands, start what may start, let libcurl work, tell the sinks what has arrived, retire
-// what has ended, sleep until something happens.
+// The net thread. Its loop: take commands, start what may start, let libcurl work, tell the sinks what has arrived,
+// retire what has ended, sleep until something happens.
 //
 // A transfer moves between: waiting (in a lane's queue) -> active (on a connection) -> done, or delayed (until
 // its next attempt) -> waiting.
@@ -64,8 +64,9 @@ struct Transfer {
   bool head_told = false;
   uint64_t arrived = 0;  // bytes of the range that are in the buffer; of a whole body: that were handed over or skipped
   uint64_t told = 0;     // ... of which the sink knows
-  uint64_t furthest = 0;  // the largest `arrived` of all attempts: a whole body begins anew, and must get beyond it some time
-  uint64_t skip = 0;     // whole body, after a restart: bytes that the sink has already
+  uint64_t furthest =
+      0;  // the largest `arrived` of all attempts: a whole body begins anew, and must get beyond it some time
+  uint64_t skip = 0;  // whole body, after a restart: bytes that the sink has already
   bool paused = false;
   BufferRef chunk;
   uint64_t chunk_filled = 0;
@@ -88,9 +89,7 @@ struct Transfer {
   ByteRange rest() const { return {range->range.begin + arrived, range->range.end}; }
 };
 
-void curl_global_init_once() {
-  [[maybe_unused]] static const CURLcode done = ::curl_global_init(CURL_GLOBAL_DEFAULT);
-}
+void curl_global_init_once() { [[maybe_unused]] static const CURLcode done = ::curl_global_init(CURL_GLOBAL_DEFAULT); }
 
 }  // namespace
 
@@ -136,7 +135,8 @@ class CurlFetcher::NetThread {
     auto it = by_id_.find(id);
     if (it == by_id_.end() || it->second->is_demand()) return;
     it->second->range->lane = Lane::kDemand;
-    auto queued = std::find_if(speculative_.begin(), speculative_.end(), [&](auto& t) { return t.get() == it->second; });
+    auto queued =
+        std::find_if(speculative_.begin(), speculative_.end(), [&](auto& t) { return t.get() == it->second; });
     if (queued == speculative_.end()) return;
     demand_.push_back(std::move(*queued));
     speculative_.erase(queued);
@@ -297,8 +297,8 @@ class CurlFetcher::NetThread {
   size_t take_document_body(Transfer& t, std::string_view bytes) {
     if (t.header.status < 200 || t.header.status > 299) return bytes.size();  // an error page: not ours
     if (t.body.size() + bytes.size() > t.document->max_bytes) {
-      return refuse(t, Error{ErrorCode::kBadResponse,
-                             fmt::format("{}: longer than {} bytes", t.url(), t.document->max_bytes)});
+      return refuse(
+          t, Error{ErrorCode::kBadResponse, fmt::format("{}: longer than {} bytes", t.url(), t.document->max_bytes)});
     }
     t.body.append(bytes);
     return bytes.size();
@@ -306,7 +306,8 @@ class CurlFetcher::NetThread {
 
   size_t take_chunks(Transfer& t, std::string_view bytes) {
     if (t.arrived + bytes.size() > t.range->object_size) {
-      return refuse(t, Error{ErrorCode::kStale, fmt::format("{}: has more than {} bytes now", t.url(), t.range->object_size)});
+      return refuse(
+          t, Error{ErrorCode::kStale, fmt::format("{}: has more than {} bytes now", t.url(), t.range->object_size)});
     }
     // A pause comes before anything is taken: libcurl hands the same bytes in again.
     const bool needs_chunk = t.arrived >= t.skip && (t.chunk == nullptr || t.chunk_filled + bytes.size() > kChunkSize);
@@ -319,8 +320,8 @@ class CurlFetcher::NetThread {
     return taken;
   }
 
-  // Bytes that end one chunk begin the next, and libcurl's bytes are taken whole or not at all: so the budget is exceeded
-  // by one chunk at most.
+  // Bytes that end one chunk begin the next, and libcurl's bytes are taken whole or not at all: so the budget is
+  // exceeded by one chunk at most.
   bool has_room_for_chunk(const Transfer& t) const { return buffers_.has_room(t.chunk == nullptr ? kChunkSize : 0); }
 
   size_t take_chunk_piece(Transfer& t, std::string_view bytes) {
@@ -424,11 +425,12 @@ class CurlFetcher::NetThread {
     if (t->document) policy.attempts = std::min(policy.attempts, kDocumentAttempts);
     const auto wait = retry_delay(policy, status.error().code, t->attempt, jitter(), t->header.retry_after);
     if (!wait || now + *wait >= give_up) {
-      if (wait && status.error().code == ErrorCode::kUnreachable) status.error().message += " (no time is left to try again)";
+      if (wait && status.error().code == ErrorCode::kUnreachable)
+        status.error().message += " (no time is left to try again)";
       return finish(std::move(t), std::move(status));
     }
-    log::debug("fetch is tried again: url={} attempt={} wait_ms={} error=\"{}\"", t->url(), t->attempt, milliseconds(*wait),
-               status.error().message);
+    log::debug("fetch is tried again: url={} attempt={} wait_ms={} error=\"{}\"", t->url(), t->attempt,
+               milliseconds(*wait), status.error().message);
     metrics_.fetches_retried.fetch_add(1, std::memory_order_relaxed);
     t->not_before = now + *wait;
     if (t->document) t->body.clear();
@@ -458,7 +460,8 @@ class CurlFetcher::NetThread {
       if (auto ok = check_range_response(t.header, *t.range, t.validator, t.rest()); !ok) return ok;
     }
     const uint64_t wanted = t.range->whole_body ? t.range->object_size : t.range->range.size();
-    if (t.arrived < wanted) return fail(ErrorCode::kUnreachable, "{}: the body ended {} bytes early", t.url(), wanted - t.arrived);
+    if (t.arrived < wanted)
+      return fail(ErrorCode::kUnreachable, "{}: the body ended {} bytes early", t.url(), wanted - t.arrived);
     return {};
   }
 
@@ -474,7 +477,8 @@ class CurlFetcher::NetThread {
     }
     by_id_.erase(t->range->id);
     metrics_.fetches_in_flight.fetch_sub(1, std::memory_order_relaxed);
-    if (!status && status.error().code != ErrorCode::kCancelled) metrics_.fetches_failed.fetch_add(1, std::memory_order_relaxed);
+    if (!status && status.error().code != ErrorCode::kCancelled)
+      metrics_.fetches_failed.fetch_add(1, std::memory_order_relaxed);
     if (t->arrived != t->told && !t->range->whole_body) t->range->sink->fetch_progress(t->range->id, t->arrived);
     t->range->sink->fetch_done(t->range->id, std::move(status));
   }

@@ -54,22 +54,22 @@ class FetchSink {
 struct FetchRequest {
   FetchId id = 0;
   std::string url;
-  ByteRange range;            // not empty, inside the object
-  uint64_t object_size = 0;   // as the listing or an earlier response said; a response that says otherwise is kStale
-  Validator validator;        // empty when nothing is known yet; then the first response fixes it (for this fetch)
+  ByteRange range;           // not empty, inside the object
+  uint64_t object_size = 0;  // as the listing or an earlier response said; a response that says otherwise is kStale
+  Validator validator;       // empty when nothing is known yet; then the first response fixes it (for this fetch)
   Lane lane = Lane::kDemand;
-  BufferRef buffer;           // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
-  bool whole_body = false;    // for a server without ranges: one plain GET from the first byte, delivered as chunks
-  Duration patience{};        // how long nothing may arrive, retries included, before it ends with kTimedOut
+  BufferRef buffer;  // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
+  bool whole_body = false;  // for a server without ranges: one plain GET from the first byte, delivered as chunks
+  Duration patience{};      // how long nothing may arrive, retries included, before it ends with kTimedOut
   std::shared_ptr<FetchSink> sink;
 };
 
 // A small document, held in memory: a listing, or the header of a file alone.
 struct Document {
-  int status = 0;             // 200
-  std::string url;            // where it finally came from, after redirects
-  std::string content_type;   // lower case, without parameters
-  ObjectHead head;            // size: Content-Length when the server gave it
+  int status = 0;                        // 200
+  std::string url;                       // where it finally came from, after redirects
+  std::string content_type;              // lower case, without parameters
+  ObjectHead head;                       // size: Content-Length when the server gave it
   std::optional<int64_t> last_modified;  // the header's time, seconds since the epoch
   bool accepts_ranges = false;
   std::string body;
@@ -77,9 +77,9 @@ struct Document {
 
 struct DocumentRequest {
   std::string url;
-  bool head_only = false;               // HEAD
-  uint64_t max_bytes = 64ull << 20;     // a longer body is kBadResponse: 64 MiB hold a listing of 500 000 entries
-  Duration patience{};                  // how long it may take in all
+  bool head_only = false;            // HEAD
+  uint64_t max_bytes = 64ull << 20;  // a longer body is kBadResponse: 64 MiB hold a listing of 500 000 entries
+  Duration patience{};               // how long it may take in all
   // Called once, on the net thread (or on the caller's, with kCancelled, when the fetcher has ended).
   // Errors: those of fetch_done without kStale and kNoRanges. Only 2xx arrives as a Document.
   UniqueFunction<void(Result<Document>)> done;

@@ -19,9 +19,7 @@ std::optional<uint64_t> take_number(std::string_view& text, char end) {
 
 }  // namespace
 
-std::string range_header(ByteRange range) {
-  return std::to_string(range.begin) + "-" + std::to_string(range.end - 1);
-}
+std::string range_header(ByteRange range) { return std::to_string(range.begin) + "-" + std::to_string(range.end - 1); }
 
 std::optional<ContentRange> parse_content_range(std::string_view value) {
   constexpr std::string_view kUnit = "bytes ";

@@ -10,8 +10,8 @@
 
 namespace wormhole {
 
-// Cuts `range` at multiples of `part_size` (a multiple of the block size), so that parts of neighbouring ranges meet at the same places
-// whoever asked for them.
+// Cuts `range` at multiples of `part_size` (a multiple of the block size), so that parts of neighbouring ranges meet at
+// the same places whoever asked for them.
 std::vector<ByteRange> split_range(ByteRange range, uint64_t part_size);
 
 // How large a part is when `window` bytes are to be in flight: a sixteenth, for as many connections, as a power of

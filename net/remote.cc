@@ -43,7 +43,8 @@ Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, Duration patience) {
   const Result<Document> document = head(fetcher, url, patience);
   if (!document) {
     // A server that has no HEAD for its listings (405) may still have the listings.
-    if (url.is_directory() && document.error().code == ErrorCode::kBadResponse) return RemoteRoot{url.as_directory(), std::nullopt};
+    if (url.is_directory() && document.error().code == ErrorCode::kBadResponse)
+      return RemoteRoot{url.as_directory(), std::nullopt};
     return fail(document.error());
   }
   const auto arrived_at = Url::parse(document->url);

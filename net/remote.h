@@ -30,8 +30,9 @@ struct RemoteRoot {
   std::optional<RemoteFile> file;  // set when it is a single file
 };
 
-// Asks the server, with one HEAD: what ends with '/' after all redirects is a directory, anything else is a file. Blocks up
-// to `patience`. Errors: as DocumentRequest; kBadResponse for a file of which the server does not give the size.
+// Asks the server, with one HEAD: what ends with '/' after all redirects is a directory, anything else is a file.
+// Blocks up to `patience`. Errors: as DocumentRequest; kBadResponse for a file of which the server does not give the
+// size.
 Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, Duration patience);
 
 }  // namespace wormhole

@@ -22,8 +22,8 @@ struct RetryPolicy {
   int attempts = 6;
 };
 
-// `attempt` counts failed attempts since the last progress, from 1. `jitter` is in [0, 1). `retry_after` is what the server
-// asked for. Nothing: give up.
+// `attempt` counts failed attempts since the last progress, from 1. `jitter` is in [0, 1). `retry_after` is what the
+// server asked for. Nothing: give up.
 std::optional<Duration> retry_delay(const RetryPolicy& policy, ErrorCode error, int attempt, double jitter,
                                     std::optional<Duration> retry_after);
 

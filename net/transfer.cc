@@ -14,7 +14,8 @@ bool equals_ignoring_case(std::string_view a, std::string_view b) {
 
 std::string_view trim(std::string_view s) {
   while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r' || s.back() == '\n')) s.remove_suffix(1);
+  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r' || s.back() == '\n'))
+    s.remove_suffix(1);
   return s;
 }
 
@@ -35,7 +36,8 @@ std::optional<Duration> parse_retry_after(std::string_view s) {
 
 std::string lower(std::string_view s) {
   std::string out(s);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return out;
 }
 
@@ -107,7 +109,9 @@ Error error_of_curl(CURLcode code, const char* detail, const std::string& url) {
     default: break;
   }
   const char* what = detail != nullptr && *detail != 0 ? detail : ::curl_easy_strerror(code);
-  const char* advice = e == ErrorCode::kTls ? "; if the server's certificate is from an authority of your own, name it with ca=FILE" : "";
+  const char* advice = e == ErrorCode::kTls
+                           ? "; if the server's certificate is from an authority of your own, name it with ca=FILE"
+                           : "";
   return Error{e, fmt::format("{}: {}{}", url, what, advice)};
 }
 
@@ -118,8 +122,8 @@ Status check_range_response(const ResponseHeader& h, const FetchRequest& request
   }
   if (h.status != 200 && h.status != 206) return fail(error_of_status(h.status, request.url));
   if (validator.contradicts(h.validator)) {
-    return fail(ErrorCode::kStale, "{}: validator {} {} became {} {}", request.url, validator.etag, validator.last_modified,
-                h.validator.etag, h.validator.last_modified);
+    return fail(ErrorCode::kStale, "{}: validator {} {} became {} {}", request.url, validator.etag,
+                validator.last_modified, h.validator.etag, h.validator.last_modified);
   }
   if (!h.content_encoding.empty() && h.content_encoding != "identity") {
     return fail(ErrorCode::kBadResponse, "{}: the server encodes the bytes as {}, which was not asked for", request.url,
@@ -131,7 +135,8 @@ Status check_range_response(const ResponseHeader& h, const FetchRequest& request
                   h.has_content_range ? "a malformed" : "no");
     }
     if (h.content_range->total && *h.content_range->total != request.object_size) {
-      return fail(ErrorCode::kStale, "{}: has {} bytes now, had {}", request.url, *h.content_range->total, request.object_size);
+      return fail(ErrorCode::kStale, "{}: has {} bytes now, had {}", request.url, *h.content_range->total,
+                  request.object_size);
     }
     // A server may send less than was asked for; the rest is asked for again.
     if (h.content_range->range.begin != range.begin || h.content_range->range.end > range.end) {

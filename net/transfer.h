@@ -14,7 +14,8 @@
 
 namespace wormhole {
 
-// The fields of a response's header that matter here. Reset when a redirect's or a 1xx's header ends and the next begins.
+// The fields of a response's header that matter here. Reset when a redirect's or a 1xx's header ends and the next
+// begins.
 struct ResponseHeader {
   int status = 0;
   Validator validator;
@@ -35,8 +36,8 @@ Error error_of_status(int status, const std::string& url);
 // The meaning of a failed libcurl call.
 Error error_of_curl(CURLcode code, const char* detail, const std::string& url);
 
-// Whether the body that follows `header` may be taken as the bytes of `range` (the part of the request that is still missing).
-// Errors as in FetchSink::fetch_done.
+// Whether the body that follows `header` may be taken as the bytes of `range` (the part of the request that is still
+// missing). Errors as in FetchSink::fetch_done.
 Status check_range_response(const ResponseHeader& header, const FetchRequest& request, const Validator& validator,
                             ByteRange range);
 

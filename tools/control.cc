@@ -24,7 +24,8 @@ constexpr timeval kPatience{2, 0};
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) return fail(ErrorCode::kInvalid, "control socket: path too long: {}", path);
+  if (path.size() >= sizeof(address.sun_path))
+    return fail(ErrorCode::kInvalid, "control socket: path too long: {}", path);
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   return address;
 }
@@ -76,7 +77,8 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(Handler handler) {
   if (!address) return fail(address.error());
   ::unlink(path.c_str());
   FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0 || ::listen(fd.get(), 16) != 0) {
+  if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0 ||
+      ::listen(fd.get(), 16) != 0) {
     return fail(error_from_errno(errno, "control socket: listen on " + path));
   }
   return std::unique_ptr<ControlServer>(new ControlServer(path, std::move(fd), std::move(handler)));

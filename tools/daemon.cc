@@ -3,8 +3,8 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -88,11 +88,11 @@ Result<std::string> Daemon::start() {
   engine_ = std::make_unique<Engine>(reader, cache, *index_, *fetcher_, *buffers_, metrics_, clock_, [this](Ino ino) {
     if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
   });
-  catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout}, std::move(*root),
-                                       root_ino, *index_, *fetcher_, metrics_, clock_,
+  catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
+                                       std::move(*root), root_ino, *index_, *fetcher_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engine_->drop(inos); });
-  filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_, *engine_,
-                                             metrics_, clock_);
+  filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
+                                             *engine_, metrics_, clock_);
 
   if (auto s = check_root_listing(); !s) return fail(s.error());
   if (warning.empty() && !catalog_->reachable()) warning = "the server cannot be reached: what is cached can be read";
@@ -109,7 +109,8 @@ Status Daemon::open_cache(const Url& url) {
   if (!log::configure(options_.log_level, options_.log_file)) {
     return fail(ErrorCode::kForbidden, "the log cannot be written: {}", options_.log_file);
   }
-  log::info("wormhole {} starts: url={} mountpoint={} cache={}", WORMHOLE_VERSION, source_, options_.mountpoint, options_.cache);
+  log::info("wormhole {} starts: url={} mountpoint={} cache={}", WORMHOLE_VERSION, source_, options_.mountpoint,
+            options_.cache);
   auto index = Index::open(cache_directory_->index_path(), metrics_);
   if (!index) return fail(index.error());
   index_ = std::move(*index);

@@ -1,5 +1,5 @@
-// `wormhole mount`, and mount.wormhole as mount(8) calls it. Returns when the mount is usable: the daemon is a child that reports
-// through a pipe how its start went.
+// `wormhole mount`, and mount.wormhole as mount(8) calls it. Returns when the mount is usable: the daemon is a child
+// that reports through a pipe how its start went.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -37,12 +37,14 @@ Result<std::string> check_mountpoint(const std::string& path) {
     if (errno == ENOTCONN) {
       return fail(ErrorCode::kBusy, "{}: a mount without its daemon is there: end it with: umount -l {}", path, path);
     }
-    if (errno == ENOENT) return fail(ErrorCode::kNotFound, "{}: no such directory: create it first: mkdir -p {}", path, path);
+    if (errno == ENOENT)
+      return fail(ErrorCode::kNotFound, "{}: no such directory: create it first: mkdir -p {}", path, path);
     return fail(error_from_errno(errno, path));
   }
   const std::string place = resolved;
   if (const auto mount = find_mount(place); mount && mount->type == "fuse.wormhole") {
-    return fail(ErrorCode::kBusy, "{}: {} is already mounted there: unmount it first: wormhole umount {}", place, mount->source, place);
+    return fail(ErrorCode::kBusy, "{}: {} is already mounted there: unmount it first: wormhole umount {}", place,
+                mount->source, place);
   }
   struct stat s {};
   if (::stat(place.c_str(), &s) != 0) {
@@ -54,7 +56,8 @@ Result<std::string> check_mountpoint(const std::string& path) {
   if (!S_ISDIR(s.st_mode)) return fail(ErrorCode::kNotDirectory, "{}: not a directory", place);
   std::error_code error;
   if (!std::filesystem::is_empty(place, error) && !error) {
-    return fail(ErrorCode::kBusy, "{}: the directory is not empty: its content would be hidden; choose an empty one", place);
+    return fail(ErrorCode::kBusy, "{}: the directory is not empty: its content would be hidden; choose an empty one",
+                place);
   }
   return place;
 }
@@ -152,7 +155,8 @@ CLI::App* add_mount_command(CLI::App& program, Run& run) {
   CLI::App* command = program.add_subcommand("mount", "Mount a remote tree; returns when it is usable");
   command->add_option("URL", a->url, "http:// or https:// URL of a directory or a file")->required();
   command->add_option("DIR", a->place, "where to mount it: an empty directory")->required();
-  command->add_option("-o,--options", a->options, "comma-separated mount options, see man wormhole-mount")->type_name("LIST");
+  command->add_option("-o,--options", a->options, "comma-separated mount options, see man wormhole-mount")
+      ->type_name("LIST");
   command->add_flag("-f,--foreground", a->foreground, "stay in the foreground and log to stderr");
   command->callback([a, &run] { run = [a] { return mount(a->url, a->place, a->options, a->foreground); }; });
   return command;
@@ -165,7 +169,9 @@ int mount_helper_main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     if (arg == "-h" || arg == "--help") {
-      std::printf("usage: mount.wormhole URL DIR [-o OPTIONS]\nCalled by mount(8): mount -t wormhole URL DIR. See man wormhole-mount.\n");
+      std::printf(
+          "usage: mount.wormhole URL DIR [-o OPTIONS]\nCalled by mount(8): mount -t wormhole URL DIR. See man "
+          "wormhole-mount.\n");
       return 0;
     }
     if (arg == "-V" || arg == "--version") {

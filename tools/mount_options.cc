@@ -142,11 +142,12 @@ const std::map<std::string, Setter>& setters() {
 // What the kernel or fusermount3 understands.
 const std::set<std::string> kKernelOptions = {"allow_other", "nosuid", "nodev", "noexec", "suid",
                                               "dev",         "exec",   "sync",  "async",  "noatime"};
-// What mount(8), fstab and systemd say to each other, and what goes without saying ("rw": the mount is read-only all the same).
-const std::set<std::string> kIgnoredOptions = {"defaults", "ro",     "rw",      "auto",   "noauto",   "user",      "nouser",
-                                               "users",    "owner",  "group",   "nofail", "_netdev",  "relatime",  "strictatime",
-                                               "atime",    "silent", "loud",    "mand",   "nomand",   "diratime",  "nodiratime",
-                                               "norelatime", "nostrictatime", "lazytime", "nolazytime"};
+// What mount(8), fstab and systemd say to each other, and what goes without saying ("rw": the mount is read-only all
+// the same).
+const std::set<std::string> kIgnoredOptions = {
+    "defaults", "ro",       "rw",         "auto",       "noauto",        "user",     "nouser",    "users", "owner",
+    "group",    "nofail",   "_netdev",    "relatime",   "strictatime",   "atime",    "silent",    "loud",  "mand",
+    "nomand",   "diratime", "nodiratime", "norelatime", "nostrictatime", "lazytime", "nolazytime"};
 
 Status parse_one(const std::string& option, MountOptions& options) {
   const size_t equals = option.find('=');
@@ -157,7 +158,8 @@ Status parse_one(const std::string& option, MountOptions& options) {
   }
   if (kIgnoredOptions.contains(name) || name.starts_with("x-") || name == "comment") return {};
   const auto it = setters().find(name);
-  if (it == setters().end()) return fail(ErrorCode::kInvalid, "unknown mount option: {} (see man wormhole-mount)", name);
+  if (it == setters().end())
+    return fail(ErrorCode::kInvalid, "unknown mount option: {} (see man wormhole-mount)", name);
   if (equals == std::string::npos) return fail(ErrorCode::kInvalid, "mount option {} needs a value: {}=…", name, name);
   const std::string value = option.substr(equals + 1);
   if (auto s = it->second(options, value); !s) {

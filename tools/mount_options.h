@@ -42,8 +42,8 @@ Status parse_mount_options(const std::string& list, MountOptions& options);
 // "64K", "256M", "10G", "1T" (powers of 1024) or plain bytes.
 Result<uint64_t> parse_size(const std::string& text);
 
-// /var/cache/wormhole/NAME for root, ~/.cache/wormhole/NAME (or $XDG_CACHE_HOME) for others; NAME is made from the URL, readable
-// and different for every URL.
+// /var/cache/wormhole/NAME for root, ~/.cache/wormhole/NAME (or $XDG_CACHE_HOME) for others; NAME is made from the URL,
+// readable and different for every URL.
 std::string default_cache_directory(const Url& url);
 
 }  // namespace wormhole

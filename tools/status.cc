@@ -19,13 +19,16 @@ void print(const nlohmann::json& m) {
               m.value("reachable", true) ? "reachable" : "cannot be reached");
   std::printf("  read      %s from the network, %s from the cache\n", human_bytes(number("bytes_from_network")).c_str(),
               human_bytes(number("bytes_from_cache")).c_str());
-  std::printf("  cache     %s of %s in %s\n", human_bytes(number("bytes_cached")).c_str(), human_bytes(number("cache_size")).c_str(),
-              m.value("cache", "?").c_str());
+  std::printf("  cache     %s of %s in %s\n", human_bytes(number("bytes_cached")).c_str(),
+              human_bytes(number("cache_size")).c_str(), m.value("cache", "?").c_str());
   std::printf("  wire      %s in %llu requests, %llu in flight, %llu retried, %llu failed\n",
-              human_bytes(number("body_bytes_received")).c_str(), static_cast<unsigned long long>(number("requests_sent")),
+              human_bytes(number("body_bytes_received")).c_str(),
+              static_cast<unsigned long long>(number("requests_sent")),
               static_cast<unsigned long long>(number("fetches_in_flight")),
-              static_cast<unsigned long long>(number("fetches_retried")), static_cast<unsigned long long>(number("fetches_failed")));
-  std::printf("  memory    %s of %s in buffers\n", human_bytes(number("buffer_bytes")).c_str(), human_bytes(number("memory")).c_str());
+              static_cast<unsigned long long>(number("fetches_retried")),
+              static_cast<unsigned long long>(number("fetches_failed")));
+  std::printf("  memory    %s of %s in buffers\n", human_bytes(number("buffer_bytes")).c_str(),
+              human_bytes(number("memory")).c_str());
 }
 
 int status(const std::string& place, bool as_json) {

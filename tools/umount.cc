@@ -30,7 +30,8 @@ std::string resolve(const std::string& place) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   const size_t slash = path.rfind('/');
   char parent[PATH_MAX];
-  if (slash == std::string::npos || ::realpath(path.substr(0, std::max<size_t>(slash, 1)).c_str(), parent) == nullptr) return path;
+  if (slash == std::string::npos || ::realpath(path.substr(0, std::max<size_t>(slash, 1)).c_str(), parent) == nullptr)
+    return path;
   return (std::string(parent) == "/" ? "" : std::string(parent)) + path.substr(slash);
 }
 
@@ -75,7 +76,9 @@ int umount(const std::string& argument, bool lazy) {
   const FileDescriptor daemon(pid > 0 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1);
   const int error = detach(place, lazy);
   if (error == kFusermountRefused) {
-    std::fprintf(stderr, "wormhole: fusermount3 has not unmounted %s; if it is in use, --lazy detaches it all the same\n", place.c_str());
+    std::fprintf(stderr,
+                 "wormhole: fusermount3 has not unmounted %s; if it is in use, --lazy detaches it all the same\n",
+                 place.c_str());
     return 1;
   }
   if (error != 0) {

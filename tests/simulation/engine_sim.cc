@@ -34,6 +34,9 @@ namespace {
 using namespace std::chrono_literals;
 using test::FakeFetcher;
 
+constexpr uint64_t kUnlimited = 10ull << 30;  // of the cache
+constexpr uint64_t kLeastMemory = 16;         // MiB: the daemon takes no less; here less shows what runs short
+
 // A rule was broken.
 struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -42,10 +45,10 @@ struct Broken : std::runtime_error {
 class Simulation {
  public:
   Simulation(uint64_t seed, bool trace)
-      : random_(seed), trace_(trace), setup_(one_of<uint64_t>({1, 2, 8}) << 20), snapshot_(setup_.index_path()) {
+      : random_(seed), trace_(trace), setup_(one_of<uint64_t>({1, 2, kLeastMemory}) << 20), snapshot_(setup_.index_path()) {
     setup_.reader_options.readahead = {one_of<uint64_t>({0, 128 << 10, 1 << 20}), 2 << 20};
     setup_.cache_options.verify = one_of({VerifyMode::kAuto, VerifyMode::kAuto, VerifyMode::kAlways});
-    setup_.cache_options.size_limit = one_of<uint64_t>({10ull << 30, 10ull << 30, 1 << 20, 0});
+    setup_.cache_options.size_limit = one_of<uint64_t>({kUnlimited, kUnlimited, 1 << 20, 0});
     disk_faults_ = chance(0.5);
     wire_faults_ = chance(0.5);
     changes_ = chance(0.6);
@@ -253,8 +256,9 @@ class Simulation {
       case ErrorCode::kTimedOut:
       case ErrorCode::kBadResponse: return wire_faults_ || !f.has_ranges;
       case ErrorCode::kCancelled: return ending_;
-      // A body that must be taken whole, and a cache that holds nothing.
-      case ErrorCode::kIo: return disk_faults_ || setup_.cache_options.size_limit < (10ull << 30);
+      // A body that must be taken whole, and neither cache nor memory that hold it.
+      case ErrorCode::kIo:
+        return disk_faults_ || setup_.cache_options.size_limit < kUnlimited || setup_.buffers.budget() < kLeastMemory << 20;
       default: return false;
     }
   }
