@@ -514,10 +514,12 @@ void BlockReader::part_failed(Part& part, Error error) {
   }
   for (Part::Waiter& w : waiters) {
     if (!w.read->reply) continue;
-    // A fetch that was begun before this read, or was given up by others, is not this read's failure: it gets its own.
-    const bool others_failure = error.code == ErrorCode::kCancelled || w.read->started > started;
-    if (others_failure && !shut_down_ && w.read->restarts < kMaxRestarts) {
-      ++w.read->restarts;
+    // A fetch that was begun before this read, or was given up by others, is not this read's failure: it gets its own. One that
+    // was given up does not count: a read may have joined many of them, and its own is not given up while it waits.
+    const bool given_up = error.code == ErrorCode::kCancelled;
+    const bool others_failure = given_up || (w.read->started > started && w.read->restarts < kMaxRestarts);
+    if (others_failure && !shut_down_) {
+      if (!given_up) ++w.read->restarts;
       start(std::make_shared<Read>(std::move(*w.read)));
     } else {
       read_fail(*w.read, error);

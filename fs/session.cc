@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -21,6 +23,15 @@ namespace {
 // What the kernel reads ahead of a sequential reader, in KiB: several of its largest requests, so that the copy to the
 // reader and the reply of the next request overlap. The default of 128 is one small request at a time.
 constexpr int kKernelReadaheadKib = 4096;
+
+// Interrupts the sleep of libfuse's loop; does nothing else.
+constexpr int kWakeSignal = SIGUSR1;
+
+void catch_wake_signal() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  ::sigaction(kWakeSignal, &action, nullptr);  // without SA_RESTART
+}
 
 // libfuse prints its own messages to stderr; they belong into the log, and the last one into the error.
 thread_local std::string t_last_message;
@@ -56,6 +67,7 @@ std::string device_of(const std::string& mountpoint) {
 
 Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, Filesystem& filesystem) {
   ::fuse_set_log_func(on_libfuse_message);
+  catch_wake_signal();
   std::unique_ptr<Session> self(new Session(std::move(options)));
   std::string list = "fsname=" + self->options_.source + ",subtype=wormhole,default_permissions,ro";
   // A comma separates options; in a URL it must be escaped.
@@ -88,6 +100,7 @@ Session::~Session() {
 }
 
 void Session::start(std::function<void()> ended) {
+  loop_ended_ = false;
   thread_ = start_thread("wh-fuse", [this, ended = std::move(ended)] {
     fuse_loop_config* config = ::fuse_loop_cfg_create();
     ::fuse_loop_cfg_set_max_threads(config, options_.threads);
@@ -95,6 +108,7 @@ void Session::start(std::function<void()> ended) {
     const int result = ::fuse_session_loop_mt(session_, config);
     ::fuse_loop_cfg_destroy(config);
     if (result != 0) log::info("the FUSE loop has ended: result={}", result);
+    loop_ended_ = true;
     ended();
   });
   raise_kernel_readahead();
@@ -111,9 +125,19 @@ void Session::raise_kernel_readahead() const {
 void Session::stop() {
   if (!mounted_) return;
   mounted_ = false;
-  ::fuse_session_exit(session_);
-  // Closes the connection: workers that wait for requests wake up, and every reader in the kernel gets an error.
+  end_loop();
+  // Nobody else uses the connection now, so this closes it: every reader in the kernel gets an error.
   ::fuse_session_unmount(session_);
+}
+
+// libfuse's loop looks at its end only when something wakes it. An unmount does not while files are open, and not every
+// version does so itself: a signal interrupts its sleep, repeated in case it came just before.
+void Session::end_loop() {
+  ::fuse_session_exit(session_);
+  while (!loop_ended_) {
+    ::pthread_kill(thread_.native_handle(), kWakeSignal);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
   if (thread_.joinable()) thread_.join();
 }
 

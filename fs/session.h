@@ -3,6 +3,7 @@
 // Thread: mount(), start(), unmount() and the destructor by the main thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -40,11 +41,13 @@ class Session {
  private:
   explicit Session(SessionOptions options) : options_(std::move(options)) {}
   void raise_kernel_readahead() const;
+  void end_loop();
 
   const SessionOptions options_;
   fuse_session* session_ = nullptr;
   bool mounted_ = false;
   std::thread thread_;
+  std::atomic<bool> loop_ended_{true};
 };
 
 }  // namespace wormhole

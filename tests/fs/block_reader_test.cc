@@ -712,6 +712,19 @@ TEST_F(ReadaheadingTest, AReaderWhoJoinsAFetchThatIsBeingCancelledGetsHisOwn) {
   EXPECT_TRUE(is_right(a));
 }
 
+TEST_F(ReadaheadingTest, AReaderWhoJoinsManyFetchesThatAreBeingCancelledIsNotGivenUp) {
+  read(0, 2 * kBlock);
+  complete(blocks(0, 2));
+  ASSERT_GE(setup_.fetcher.active().size(), 4u);
+  close();
+  open();
+  const AnswerRef a = read(2 * kBlock, kMiB);
+  setup_.fetcher.end_cancelled();
+  EXPECT_TRUE(is_waiting(a));
+  complete_all_fetches();
+  EXPECT_TRUE(is_right(a));
+}
+
 TEST_F(BlockReaderTest, AFileThatIsClosedAndOpenedAgainIsReadOn) {
   put_into_cache(3);
   close();

@@ -1,0 +1,773 @@
+// The tree of names, over a real index, a clock that stands still and a server that answers when the test says so.
+#include "fs/catalog.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include "net/dates.h"
+#include "tests/support/fake_fetcher.h"
+#include "tests/support/manual_clock.h"
+#include "tests/support/printing.h"
+#include "tests/support/temporary_directory.h"
+
+namespace wormhole {
+namespace {
+
+using namespace std::chrono_literals;
+using test::FailsWith;
+using test::Succeeds;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr int64_t kNow = test::ManualClock::kStartSeconds;
+constexpr int64_t kLongAgo = kNow - 86'400;
+constexpr int64_t kTtl = 60;
+
+// A question that is answered later, on whatever thread.
+template <typename T>
+class Asked {
+ public:
+  // What the answer goes into.
+  UniqueFunction<void(Result<T>)> reply() {
+    return [state = state_](Result<T> result) { state->set_value(std::move(result)); };
+  }
+  bool is_answered(std::chrono::milliseconds within = 0ms) {
+    return future_.wait_for(within) == std::future_status::ready;
+  }
+  Result<T> get() {
+    if (!is_answered(10s)) return fail(ErrorCode::kInvalid, "never answered");
+    return future_.get();
+  }
+
+ private:
+  std::shared_ptr<std::promise<Result<T>>> state_ = std::make_shared<std::promise<Result<T>>>();
+  std::shared_future<Result<T>> future_ = state_->get_future().share();
+};
+
+class CatalogTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::create_directory(directory_ / "index");
+    index_ = std::move(*Index::open(directory_ / "index", metrics_));
+    root_ino_ = index_->allocate_ino();
+    start();
+  }
+  void TearDown() override { stop(); }
+
+  void start() {
+    catalog_ = std::make_unique<Catalog>(options_, root_, root_ino_, *index_, fetcher_, metrics_, clock_,
+                                         [this](const std::vector<Ino>& inos) {
+                                           std::lock_guard lock(mutex_);
+                                           superseded_.insert(superseded_.end(), inos.begin(), inos.end());
+                                         });
+  }
+  void stop() {
+    if (catalog_) catalog_->stop();
+    while (fetcher_.waiting_documents() > 0) answer_document(fail(ErrorCode::kCancelled, "the end"));
+    catalog_.reset();
+  }
+  void restart() {
+    stop();
+    start();
+  }
+  void restart_with(OfflineMode offline) {
+    options_.offline = offline;
+    restart();
+  }
+
+  // --- what readers ask ---
+
+  Asked<DirectoryRef> list(NodeRef node = nullptr) {
+    Asked<DirectoryRef> asked;
+    catalog_->directory(node ? node : catalog_->root(), asked.reply());
+    return asked;
+  }
+  Asked<DirectoryEntry> stat(const std::string& name, NodeRef parent = nullptr) {
+    Asked<DirectoryEntry> asked;
+    catalog_->entry(parent ? parent : catalog_->root(), name, asked.reply());
+    return asked;
+  }
+  Asked<int> confirm(const DirectoryEntry& file) {
+    Asked<int> asked;
+    catalog_->confirm(node_of(file), [reply = std::make_shared<UniqueFunction<void(Result<int>)>>(asked.reply())](Status s) {
+      if (s) return (*reply)(0);
+      (*reply)(fail(s.error()));
+    });
+    return asked;
+  }
+  NodeRef node_of(const DirectoryEntry& e, NodeRef parent = nullptr) {
+    auto node = std::make_shared<Node>();
+    node->ino = e.ino;
+    node->type = e.type;
+    node->name = e.name;
+    node->parent = parent ? parent : catalog_->root();
+    return node;
+  }
+  // What follows an answer, or answers nobody, happens on the tree thread a moment later.
+  static bool eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 2000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(5ms);
+    }
+    return false;
+  }
+  // A read has found another version.
+  void distrust(const DirectoryEntry& file) {
+    catalog_->distrust(node_of(file));
+    EXPECT_TRUE(eventually([&] { return decode_directory(root_ino_, *index_->directory(root_ino_))->find(file.name)->gone; }));
+  }
+
+  // --- what the server answers ---
+
+  struct File {
+    std::string name;
+    std::optional<uint64_t> size = 100;
+    int64_t mtime = kLongAgo;
+  };
+  static Document page(const std::vector<File>& files, const std::vector<std::string>& directories = {}) {
+    Document d;
+    d.status = 200;
+    d.url = "http://x/top/";
+    d.content_type = "text/html";
+    d.body = "<html><head><title>Index of /top/</title></head><body><h1>Index of /top/</h1><hr><pre><a href=\"../\">../</a>\r\n";
+    for (const std::string& name : directories) d.body += fmt::format("<a href=\"{0}/\">{0}/</a> 01-Jan-2026 00:00  -\r\n", name);
+    for (const File& f : files) {
+      d.body += fmt::format("<a href=\"{0}\">{0}</a> {1} {2:>19}\r\n", f.name, format_listed_date(f.mtime),
+                            f.size ? std::to_string(*f.size) : "-");
+    }
+    d.body += "</pre><hr></body></html>";
+    return d;
+  }
+  static Document head(uint64_t size, const std::string& etag = "\"v1\"", int64_t mtime = kLongAgo) {
+    Document d;
+    d.status = 200;
+    d.url = "http://x/top/file";
+    d.content_type = "application/octet-stream";
+    d.head = {{etag, format_http_date(mtime)}, size};
+    d.last_modified = mtime;
+    return d;
+  }
+  // Answers the oldest request; what it was.
+  DocumentRequest answer_document(Result<Document> answer) {
+    auto request = fetcher_.take_document();
+    EXPECT_TRUE(request.has_value()) << "nothing was asked of the server";
+    if (!request) return {};
+    request->done(std::move(answer));
+    return std::move(*request);
+  }
+  void serve(const std::vector<File>& files, const std::vector<std::string>& directories = {}) {
+    EXPECT_FALSE(answer_document(page(files, directories)).head_only);
+  }
+  void serve_head(const Document& document) { EXPECT_TRUE(answer_document(document).head_only); }
+  void refuse(ErrorCode code) { answer_document(fail(code, "by order of the test")); }
+
+  // The root has been listed with these files, just now.
+  void know(const std::vector<File>& files, const std::vector<std::string>& directories = {}) {
+    auto asked = list();
+    serve(files, directories);
+    ASSERT_THAT(asked.get(), Succeeds());
+  }
+  void become_old() { clock_.advance(std::chrono::seconds(kTtl)); }
+  DirectoryEntry known(const std::string& name) {
+    auto asked = stat(name);
+    const auto e = asked.get();
+    EXPECT_THAT(e, Succeeds());
+    return e.value_or(DirectoryEntry{});
+  }
+  void expect_no_request() { EXPECT_EQ(fetcher_.waiting_documents(), 0u); }
+  // One of them is told after the answer; so `count` of them are waited for.
+  std::vector<Ino> superseded(size_t count = 0) {
+    EXPECT_TRUE(eventually([&] {
+      std::lock_guard lock(mutex_);
+      return superseded_.size() >= count;
+    }));
+    std::lock_guard lock(mutex_);
+    return superseded_;
+  }
+
+  test::TemporaryDirectory directory_;
+  Metrics metrics_;
+  test::ManualClock clock_;
+  test::FakeFetcher fetcher_;
+  CatalogOptions options_{.ttl = kTtl};
+  RemoteRoot root_{*Url::parse("http://x/top/"), std::nullopt};
+  std::unique_ptr<Index> index_;
+  Ino root_ino_ = 0;
+  std::unique_ptr<Catalog> catalog_;
+  std::mutex mutex_;
+  std::vector<Ino> superseded_;
+};
+
+// --- listings ------------------------------------------------------------------------------------------------------
+
+TEST_F(CatalogTest, ADirectoryThatIsNotKnownIsFetched) {
+  auto asked = list();
+  const DocumentRequest request = answer_document(page({{"a"}, {"b", 5}}, {"d"}));
+  EXPECT_EQ(request.url, "http://x/top/");
+  EXPECT_FALSE(request.head_only);
+  EXPECT_EQ(request.patience, options_.patience);
+  const auto listing = asked.get();
+  ASSERT_THAT(listing, Succeeds());
+  ASSERT_EQ((*listing)->entries.size(), 3u);
+  EXPECT_EQ((*listing)->find("b")->size, 5u);
+  EXPECT_EQ((*listing)->find("d")->type, EntryType::kDirectory);
+}
+
+TEST_F(CatalogTest, AFreshListingNeedsNoRequest) {
+  know({{"a"}});
+  clock_.advance(std::chrono::seconds(kTtl - 1));
+  auto asked = list();
+  EXPECT_TRUE(asked.is_answered());  // on the caller's thread
+  EXPECT_THAT(stat("a").get(), Succeeds());
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, AListingAsOldAsTheTtlIsFetchedAgain) {
+  know({{"a"}});
+  become_old();
+  auto asked = list();
+  serve({{"a"}, {"b"}});
+  EXPECT_EQ((*asked.get())->entries.size(), 2u);
+}
+
+TEST_F(CatalogTest, ManyWhoAskAtOnceShareOneFetch) {
+  std::vector<Asked<DirectoryRef>> all;
+  for (int i = 0; i < 10; ++i) all.push_back(list());
+  auto entry = stat("a");
+  serve({{"a"}});
+  for (auto& asked : all) EXPECT_THAT(asked.get(), Succeeds());
+  EXPECT_THAT(entry.get(), Succeeds());
+  expect_no_request();
+  EXPECT_EQ(metrics_.listings_fetched, 1u);
+}
+
+TEST_F(CatalogTest, AListingOfTheLastDaemonIsBelievedAsLong) {
+  know({{"a"}});
+  restart();
+  EXPECT_THAT(stat("a").get(), Succeeds());
+  expect_no_request();
+  become_old();
+  auto asked = list();
+  serve({{"b"}});
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+TEST_F(CatalogTest, NumbersStayOverARestart) {
+  know({{"a"}});
+  const Ino before = known("a").ino;
+  restart();
+  EXPECT_EQ(known("a").ino, before);
+}
+
+TEST_F(CatalogTest, AClockThatWasSetBackMakesAListingOld) {
+  know({{"a"}});
+  auto bytes = index_->directory(root_ino_);
+  auto future = decode_directory(root_ino_, *bytes);
+  future->fetched_at += 1000;
+  index_->put_directory(root_ino_, encode(*future));
+  restart();
+  auto asked = list();
+  serve({{"a"}});
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+TEST_F(CatalogTest, ARecordThatIsCorruptIsFetchedAgain) {
+  index_->put_directory(root_ino_, "rubbish");
+  auto asked = list();
+  serve({{"a"}});
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+TEST_F(CatalogTest, ADirectoryInADirectoryHasTheUrlOfItsPath) {
+  know({}, {"d"});
+  const NodeRef d = node_of(known("d"));
+  auto asked = list(d);
+  EXPECT_EQ(answer_document(page({{"x y"}})).url, "http://x/top/d/");
+  EXPECT_THAT(asked.get(), Succeeds());
+  Node file;
+  file.type = EntryType::kFile;
+  file.name = "100% & more";
+  file.parent = d;
+  EXPECT_EQ(catalog_->url_of(file), "http://x/top/d/100%25%20%26%20more");
+}
+
+// --- a server that is away -----------------------------------------------------------------------------------------
+
+TEST_F(CatalogTest, WhenNothingIsKnownAnErrorIsAnError) {
+  for (const ErrorCode code : {ErrorCode::kUnreachable, ErrorCode::kTimedOut, ErrorCode::kNotFound, ErrorCode::kForbidden}) {
+    auto asked = list();
+    refuse(code);
+    EXPECT_THAT(asked.get(), FailsWith(code));
+  }
+}
+
+TEST_F(CatalogTest, AServerThatCannotBeReachedLeavesTheOldListingValid) {
+  know({{"a"}});
+  become_old();
+  auto asked = list();
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(asked.get(), Succeeds());
+  EXPECT_FALSE(catalog_->reachable());
+}
+
+TEST_F(CatalogTest, AServerThatCannotBeReachedIsNotAskedForFiveSeconds) {
+  know({{"a"}});
+  become_old();
+  auto first = list();
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(first.get(), Succeeds());
+  clock_.advance(4900ms);
+  EXPECT_THAT(list().get(), Succeeds());
+  EXPECT_THAT(stat("a").get(), Succeeds());
+  expect_no_request();
+  clock_.advance(100ms);
+  auto again = list();
+  serve({{"a"}, {"b"}});
+  EXPECT_EQ((*again.get())->entries.size(), 2u);
+  EXPECT_TRUE(catalog_->reachable());
+}
+
+TEST_F(CatalogTest, WhatIsNotKnownIsAskedForAlsoOfAServerThatWasAway) {
+  know({}, {"d"});
+  become_old();
+  auto old = list();
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(old.get(), Succeeds());
+  auto asked = list(node_of(known("d")));
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kUnreachable));
+}
+
+TEST_F(CatalogTest, ADirectoryThatTheServerSaysIsGoneIsGone) {
+  know({{"a"}});
+  become_old();
+  auto asked = list();
+  refuse(ErrorCode::kNotFound);
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kNotFound));
+}
+
+TEST_F(CatalogTest, APageThatIsNoListingLeavesTheOldOneValid) {
+  know({{"a"}});
+  become_old();
+  auto asked = list();
+  Document d = page({});
+  d.content_type = "application/json";
+  answer_document(std::move(d));
+  EXPECT_EQ((*asked.get())->entries.size(), 1u);
+}
+
+TEST_F(CatalogTest, ASlowServerIsWaitedForAMomentWhereAnOldListingIsAtHand) {
+  know({{"a"}});
+  become_old();
+  auto asked = list();
+  auto request = fetcher_.take_document();
+  ASSERT_TRUE(request);
+  EXPECT_FALSE(asked.is_answered(20ms));
+  clock_.advance(1s);
+  auto later = list();
+  EXPECT_EQ((*later.get())->entries.size(), 1u);
+  EXPECT_EQ((*asked.get())->entries.size(), 1u);
+  expect_no_request();
+  request->done(page({{"a"}, {"b"}}));  // it comes all the same, and counts
+  EXPECT_TRUE(eventually([&] { return (*list().get())->entries.size() == 2; }));
+}
+
+TEST_F(CatalogTest, ASlowServerIsWaitedForWhereNothingElseIsAtHand) {
+  auto asked = list();
+  auto request = fetcher_.take_document();
+  ASSERT_TRUE(request);
+  clock_.advance(10s);
+  EXPECT_FALSE(asked.is_answered(20ms));
+  request->done(page({{"a"}}));
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+TEST_F(CatalogTest, OfflineOnNobodyIsEverAsked) {
+  know({{"a"}, {"unknown size", std::nullopt}}, {"d"});
+  restart_with(OfflineMode::kOn);
+  clock_.advance(24h);
+  EXPECT_THAT(list().get(), Succeeds());
+  EXPECT_THAT(stat("a").get(), Succeeds());
+  EXPECT_THAT(confirm(known("a")).get(), Succeeds());
+  EXPECT_THAT(list(node_of(known("d"))).get(), FailsWith(ErrorCode::kUnreachable));
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, OfflineOffAnOldListingIsNoAnswer) {
+  know({{"a"}});
+  restart_with(OfflineMode::kOff);
+  become_old();
+  for (int i = 0; i < 2; ++i) {  // and it is asked every time
+    auto asked = list();
+    refuse(ErrorCode::kUnreachable);
+    EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kUnreachable));
+  }
+}
+
+// --- one entry -----------------------------------------------------------------------------------------------------
+
+TEST_F(CatalogTest, ANameThatIsNotListedIsNotFoundWithoutARequest) {
+  know({{"a"}});
+  EXPECT_THAT(stat("b").get(), FailsWith(ErrorCode::kNotFound));
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, AnEntryIsWhatTheListingSays) {
+  know({{"a", 123, kLongAgo}}, {"d"});
+  EXPECT_EQ(known("a").size, 123u);
+  EXPECT_EQ(known("a").mtime, kLongAgo - kLongAgo % 60);
+  EXPECT_EQ(known("d").type, EntryType::kDirectory);
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, ASizeThatTheListingDoesNotTellIsAskedForOnceAndKept) {
+  know({{"a", std::nullopt}});
+  auto first = stat("a");
+  auto second = stat("a");
+  const DocumentRequest request = answer_document(head(4711, "\"v1\"", kLongAgo + 7));
+  EXPECT_TRUE(request.head_only);
+  EXPECT_EQ(request.url, "http://x/top/a");
+  EXPECT_EQ(first.get()->size, 4711u);
+  EXPECT_EQ(second.get()->size, 4711u);
+  EXPECT_EQ(known("a").mtime, kLongAgo + 7);
+  expect_no_request();
+  restart();
+  EXPECT_EQ(known("a").size, 4711u);
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, ASizeThatCannotBeHadIsAnError) {
+  know({{"a", std::nullopt}});
+  auto asked = stat("a");
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kUnreachable));
+  auto refused = stat("a");
+  refuse(ErrorCode::kForbidden);
+  EXPECT_THAT(refused.get(), FailsWith(ErrorCode::kForbidden));
+  auto without = stat("a");
+  Document d = head(0);
+  d.head.size.reset();
+  serve_head(d);
+  EXPECT_THAT(without.get(), FailsWith(ErrorCode::kBadResponse));
+}
+
+TEST_F(CatalogTest, TheEntriesOfADirectoryAreAskedAboutOneByOne) {
+  know({{"a", std::nullopt}, {"b", std::nullopt}});
+  auto a = stat("a");
+  auto b = stat("b");
+  EXPECT_EQ(answer_document(head(1)).url, "http://x/top/a");
+  EXPECT_EQ(answer_document(head(2)).url, "http://x/top/b");
+  EXPECT_EQ(a.get()->size, 1u);
+  EXPECT_EQ(b.get()->size, 2u);
+  EXPECT_EQ(known("a").size, 1u);  // the second answer has not undone the first
+}
+
+// --- is it still this version? -------------------------------------------------------------------------------------
+
+TEST_F(CatalogTest, AFileOfAFreshListingIsConfirmedWithoutARequest) {
+  know({{"a"}});
+  EXPECT_THAT(confirm(known("a")).get(), Succeeds());
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, AFileThatIsUnchangedInTheNextListingIsConfirmed) {
+  know({{"a"}});
+  const DirectoryEntry a = known("a");
+  become_old();
+  auto asked = confirm(a);
+  serve({{"a"}});
+  EXPECT_THAT(asked.get(), Succeeds());
+  EXPECT_THAT(superseded(), IsEmpty());
+}
+
+TEST_F(CatalogTest, AFileThatHasChangedIsStaleAndItsOldVersionIsOfNoUse) {
+  know({{"a", 100}});
+  const DirectoryEntry a = known("a");
+  become_old();
+  auto asked = confirm(a);
+  serve({{"a", 101}});
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kStale));
+  EXPECT_NE(known("a").ino, a.ino);
+  EXPECT_THAT(superseded(1), ElementsAre(a.ino));
+}
+
+TEST_F(CatalogTest, AFileThatIsGoneIsStale) {
+  know({{"a"}});
+  const DirectoryEntry a = known("a");
+  become_old();
+  auto asked = confirm(a);
+  serve({});
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kStale));
+  EXPECT_THAT(stat("a").get(), FailsWith(ErrorCode::kNotFound));
+  EXPECT_THAT(superseded(1), ElementsAre(a.ino));
+}
+
+class DoubtfulTest : public CatalogTest {
+ protected:
+  // "a" was changed in the minute of its listing: the next listing leaves it in doubt.
+  void SetUp() override {
+    CatalogTest::SetUp();
+    know({{"a", 100, kNow}});
+    a_ = known("a");
+    become_old();
+    auto again = list();
+    serve({{"a", 100, kNow}});
+    ASSERT_THAT(again.get(), Succeeds());
+  }
+
+  DirectoryEntry a_;
+};
+
+TEST_F(DoubtfulTest, AStatIsAnsweredByTheListing) {
+  EXPECT_EQ(known("a").ino, a_.ino);
+  expect_no_request();
+}
+
+TEST_F(DoubtfulTest, AnOpenAsksAndTheSameVersionIsConfirmed) {
+  index_->put_object(a_.ino, {100, {"\"v1\"", ""}});  // read before
+  auto asked = confirm(a_);
+  serve_head(head(100, "\"v1\""));
+  EXPECT_THAT(asked.get(), Succeeds());
+  EXPECT_THAT(confirm(a_).get(), Succeeds());  // and there is no doubt any more
+  expect_no_request();
+}
+
+TEST_F(DoubtfulTest, AnOpenAsksAndAnotherVersionIsStale) {
+  index_->put_object(a_.ino, {100, {"\"v1\"", ""}});
+  auto asked = confirm(a_);
+  serve_head(head(100, "\"v2\""));
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kStale));
+  const DirectoryEntry now = known("a");
+  EXPECT_NE(now.ino, a_.ino);
+  EXPECT_THAT(superseded(1), ElementsAre(a_.ino));
+  EXPECT_THAT(confirm(now).get(), Succeeds());
+  expect_no_request();
+}
+
+TEST_F(DoubtfulTest, OneThatWasNeverReadIsWhateverTheServerHasNow) {
+  auto asked = confirm(a_);
+  serve_head(head(100, "\"v9\""));
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+TEST_F(DoubtfulTest, AServerThatIsAwayLeavesItAsItWas) {
+  auto asked = confirm(a_);
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(asked.get(), Succeeds());
+  EXPECT_FALSE(catalog_->reachable());
+}
+
+TEST_F(DoubtfulTest, AnAnswerIsWaitedForAMomentOnly) {
+  auto asked = confirm(a_);
+  auto request = fetcher_.take_document();
+  ASSERT_TRUE(request);
+  EXPECT_LE(request->patience, 1s);
+  request->done(fail(ErrorCode::kTimedOut, "too late"));
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+// --- a version that a read has found to be gone --------------------------------------------------------------------
+
+class DistrustTest : public CatalogTest {
+ protected:
+  void SetUp() override {
+    CatalogTest::SetUp();
+    know({{"a", 100}});
+    a_ = known("a");
+    index_->put_object(a_.ino, {100, {"\"v1\"", ""}});
+    distrust(a_);
+  }
+
+  DirectoryEntry a_;
+};
+
+TEST_F(DistrustTest, TheNextStatAsksAndHasANewNumber) {
+  auto asked = stat("a");
+  serve_head(head(100, "\"v2\"", kLongAgo + 5));
+  const auto now = asked.get();
+  ASSERT_THAT(now, Succeeds());
+  EXPECT_NE(now->ino, a_.ino);
+  EXPECT_EQ(now->mtime, kLongAgo + 5);
+  EXPECT_THAT(superseded(1), ElementsAre(a_.ino));
+  EXPECT_EQ(known("a").ino, now->ino);
+  expect_no_request();
+}
+
+TEST_F(DistrustTest, TheNextOpenAsksAndIsStale) {
+  auto asked = confirm(a_);
+  serve_head(head(100, "\"v2\""));
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kStale));
+}
+
+TEST_F(DistrustTest, AVersionThatCameBackIsANewOneAllTheSame) {
+  auto asked = stat("a");
+  serve_head(head(100, "\"v1\""));
+  EXPECT_NE(asked.get()->ino, a_.ino);
+}
+
+TEST_F(DistrustTest, WithoutAServerItIsAnErrorAndNotTheOldVersion) {
+  auto asked = stat("a");
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kUnreachable));
+}
+
+TEST_F(DistrustTest, ItIsKeptOverARestart) {
+  restart();
+  auto asked = stat("a");
+  serve_head(head(100, "\"v2\""));
+  EXPECT_NE(asked.get()->ino, a_.ino);
+}
+
+TEST_F(DistrustTest, TheNewVersionKeepsItsNumberInTheNextListing) {
+  auto asked = stat("a");
+  serve_head(head(100, "\"v2\"", kNow));
+  const Ino now = asked.get()->ino;
+  become_old();
+  auto again = list();
+  serve({{"a", 100, kNow}});
+  EXPECT_EQ((*again.get())->find("a")->ino, now);
+}
+
+TEST_F(DistrustTest, AnotherFileOfThatNameIsNotTouched) {
+  DirectoryEntry other = a_;
+  other.ino = a_.ino + 1000;
+  auto asked = stat("a");
+  serve_head(head(100, "\"v2\""));
+  const DirectoryEntry now = *asked.get();
+  catalog_->distrust(node_of(a_));  // a late reader of the old version
+  catalog_->distrust(node_of(other));
+  become_old();
+  auto again = list();  // behind the two
+  serve({{"a", 100}});
+  EXPECT_EQ((*again.get())->find("a")->ino, now.ino);
+  EXPECT_FALSE((*again.get())->find("a")->gone);
+  expect_no_request();
+}
+
+// What is learnt while a listing is under way is newer than what the listing is merged into.
+
+TEST_F(CatalogTest, AVersionThatAHeadFindsWhileAListingIsUnderWayKeepsItsNumber) {
+  know({{"a", 100}});
+  const DirectoryEntry a = known("a");
+  distrust(a);
+  become_old();
+  auto listing = list();
+  auto page_request = fetcher_.take_document();
+  ASSERT_TRUE(page_request);
+  clock_.advance(1s);  // from now on the old listing is used
+  auto asked = stat("a");
+  serve_head(head(100, "\"v2\"", kNow));
+  const auto now = asked.get();
+  ASSERT_THAT(now, Succeeds());
+  ASSERT_NE(now->ino, a.ino);
+  page_request->done(page({{"a", 100, kNow}}));
+  EXPECT_TRUE(eventually([&] { return (*list().get())->fetched_at > kNow; }));
+  EXPECT_EQ((*list().get())->find("a")->ino, now->ino);
+}
+
+TEST_F(CatalogTest, ADistrustWhileAListingIsUnderWayIsNotForgotten) {
+  know({{"a", 100}});
+  const DirectoryEntry a = known("a");
+  become_old();
+  auto listing = list();
+  auto page_request = fetcher_.take_document();
+  ASSERT_TRUE(page_request);
+  distrust(a);
+  page_request->done(page({{"a", 100}}));
+  EXPECT_THAT(listing.get(), Succeeds());
+  EXPECT_TRUE((*list().get())->find("a")->gone);
+}
+
+// --- the URL of a single file --------------------------------------------------------------------------------------
+
+class SingleFileTest : public CatalogTest {
+ protected:
+  void SetUp() override {
+    root_ = RemoteRoot{*Url::parse("http://x/dir/big%20file.bin"), RemoteFile{}};
+    CatalogTest::SetUp();
+  }
+};
+
+TEST_F(SingleFileTest, IsADirectoryWithThatFile) {
+  auto asked = list();
+  const DocumentRequest request = answer_document(head(5000, "\"v1\"", kLongAgo));
+  EXPECT_TRUE(request.head_only);
+  EXPECT_EQ(request.url, "http://x/dir/big%20file.bin");
+  const auto listing = asked.get();
+  ASSERT_THAT(listing, Succeeds());
+  ASSERT_EQ((*listing)->entries.size(), 1u);
+  const DirectoryEntry& e = (*listing)->entries[0];
+  EXPECT_EQ(e.name, "big file.bin");
+  EXPECT_EQ(e.size, 5000u);
+  EXPECT_EQ(e.mtime, kLongAgo);
+  EXPECT_EQ(catalog_->url_of(*node_of(e)), "http://x/dir/big%20file.bin");
+}
+
+TEST_F(SingleFileTest, AnUnchangedFileIsConfirmed) {
+  auto asked = list();
+  serve_head(head(5000));
+  const DirectoryEntry e = (*asked.get())->entries[0];
+  become_old();
+  auto again = confirm(e);
+  serve_head(head(5000));
+  EXPECT_THAT(again.get(), Succeeds());
+}
+
+TEST_F(SingleFileTest, AChangedFileIsStaleAndHasANewNumber) {
+  auto asked = list();
+  serve_head(head(5000));
+  const DirectoryEntry e = (*asked.get())->entries[0];
+  become_old();
+  auto again = confirm(e);
+  serve_head(head(6000));
+  EXPECT_THAT(again.get(), FailsWith(ErrorCode::kStale));
+  EXPECT_THAT(superseded(1), ElementsAre(e.ino));
+}
+
+// --- the end -------------------------------------------------------------------------------------------------------
+
+TEST_F(CatalogTest, AtTheEndEverybodyWhoWaitsIsAnswered) {
+  know({{"size unknown", std::nullopt}}, {"d"});
+  auto head = stat("size unknown");
+  auto listing = list(node_of(known("d")));
+  auto entry = stat("x", node_of(known("d")));
+  ASSERT_TRUE(fetcher_.take_document());
+  ASSERT_TRUE(fetcher_.take_document());
+  catalog_->stop();
+  EXPECT_THAT(head.get(), FailsWith(ErrorCode::kCancelled));
+  EXPECT_THAT(listing.get(), FailsWith(ErrorCode::kCancelled));
+  EXPECT_THAT(entry.get(), FailsWith(ErrorCode::kCancelled));
+}
+
+TEST_F(CatalogTest, WhoAsksWhileItEndsIsAnsweredToo) {
+  for (int round = 0; round < 50; ++round) {
+    std::vector<Asked<DirectoryRef>> all;
+    std::thread asker([&] {
+      for (int i = 0; i < 20; ++i) all.push_back(list());
+    });
+    std::this_thread::yield();
+    catalog_->stop();
+    asker.join();
+    for (auto& asked : all) ASSERT_TRUE(asked.is_answered(5s)) << "round " << round;
+    restart();
+  }
+}
+
+TEST_F(CatalogTest, AnAnswerAfterTheEndIsDropped) {
+  auto asked = list();
+  auto request = fetcher_.take_document();
+  ASSERT_TRUE(request);
+  catalog_->stop();
+  request->done(page({{"a"}}));
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kCancelled));
+}
+
+}  // namespace
+}  // namespace wormhole
