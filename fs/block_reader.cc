@@ -514,8 +514,9 @@ void BlockReader::part_failed(Part& part, Error error) {
   }
   for (Part::Waiter& w : waiters) {
     if (!w.read->reply) continue;
-    // A fetch that was begun before this read, or was given up by others, is not this read's failure: it gets its own. One that
-    // was given up does not count: a read may have joined many of them, and its own is not given up while it waits.
+    // A fetch that was begun before this read, or was given up by others, is not this read's failure: it gets its own.
+    // One that was given up does not count: a read may have joined many of them, and its own is not given up while it
+    // waits.
     const bool given_up = error.code == ErrorCode::kCancelled;
     const bool others_failure = given_up || (w.read->started > started && w.read->restarts < kMaxRestarts);
     if (others_failure && !shut_down_) {

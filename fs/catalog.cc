@@ -60,12 +60,10 @@ std::string Catalog::url_of(const Node& node) const {
 
 void Catalog::directory(NodeRef directory, DirectoryDone done) {
   if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) return done(known);
-  // A box that is closed drops the message; the answer is in DirectoryDone's hands then (a dropped FUSE request is
-  // answered by its destructor).
-  mailbox_.post(
-      [this, directory = std::move(directory), done = std::make_unique<DirectoryDone>(std::move(done))]() mutable {
-        load(std::move(directory), std::move(*done));
-      });
+  const auto shared = std::make_shared<DirectoryDone>(std::move(done));
+  if (!mailbox_.post([this, directory = std::move(directory), shared] { load(directory, std::move(*shared)); })) {
+    (*shared)(fail(ErrorCode::kCancelled, "the mount is ending"));
+  }
 }
 
 bool Catalog::suffices(const DirectoryEntry& e, Need need) {
@@ -85,14 +83,14 @@ void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone don
     Need need;
     EntryDone done;
   };
-  auto asked = std::make_unique<Asked>(Asked{std::move(directory), std::move(name), need, std::move(done)});
-  mailbox_.post([this, asked = std::move(asked)]() mutable {
-    const NodeRef node = asked->directory;
-    load(node, [this, asked = std::move(asked)](Result<DirectoryRef> listing) mutable {
+  const auto asked = std::make_shared<Asked>(Asked{std::move(directory), std::move(name), need, std::move(done)});
+  const bool posted = mailbox_.post([this, asked] {
+    load(asked->directory, [this, asked](Result<DirectoryRef> listing) {
       if (!listing) return asked->done(fail(listing.error()));
       resolve_entry(asked->directory, *listing, asked->name, asked->need, std::move(asked->done));
     });
   });
+  if (!posted) asked->done(fail(ErrorCode::kCancelled, "the mount is ending"));
 }
 
 void Catalog::confirm(NodeRef file, StatusDone done) {
@@ -107,14 +105,8 @@ void Catalog::confirm(NodeRef file, StatusDone done) {
 
 void Catalog::distrust(NodeRef file) {
   mailbox_.post([this, file = std::move(file)] {
-    DirectoryRef known = cached(file->parent->ino);
-    if (known == nullptr) {
-      const auto bytes = index_.directory(file->parent->ino);
-      if (!bytes) return;
-      auto decoded = decode_directory(file->parent->ino, *bytes);
-      if (!decoded) return;
-      known = std::make_shared<const Directory>(std::move(*decoded));
-    }
+    const DirectoryRef known = newest(file->parent->ino);
+    if (known == nullptr) return;
     auto changed = std::make_shared<Directory>(*known);
     DirectoryEntry* e = changed->find(file->name);
     if (e == nullptr || e->ino != file->ino) return;
@@ -153,6 +145,21 @@ void Catalog::remember(DirectoryRef directory) {
   }
 }
 
+// The newest snapshot, from memory or from the index; null when there is none.
+DirectoryRef Catalog::newest(Ino ino) {
+  if (DirectoryRef known = cached(ino)) return known;
+  const auto bytes = index_.directory(ino);
+  if (!bytes) return nullptr;
+  auto decoded = decode_directory(ino, *bytes);
+  if (!decoded) {
+    log::warn("{}", decoded.error().message);
+    return nullptr;
+  }
+  auto known = std::make_shared<const Directory>(std::move(*decoded));
+  remember(known);
+  return known;
+}
+
 bool Catalog::is_fresh(const Directory& directory) const {
   if (options_.offline == OfflineMode::kOn) return true;
   const int64_t age = clock_.unix_seconds() - directory.fetched_at;
@@ -172,6 +179,7 @@ void Catalog::run() {
   }
   mailbox_.close();
   mailbox_.drain(messages);
+  for (Task& task : messages) task();
   messages.clear();
   for (auto& [ino, renewal] : renewals_) {
     for (auto& done : renewal.waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
@@ -196,21 +204,13 @@ void Catalog::note_reachable(bool reachable) {
 void Catalog::load(NodeRef directory, DirectoryDone done) {
   const Ino ino = directory->ino;
   if (auto it = renewals_.find(ino); it != renewals_.end()) {
-    if (it->second.known != nullptr && clock_.now() >= it->second.use_known_at) return done(it->second.known);
+    if (it->second.may_use_known && clock_.now() >= it->second.use_known_at) {
+      if (const DirectoryRef known = newest(ino)) return done(known);
+    }
     it->second.waiters.push_back(std::move(done));
     return;
   }
-  DirectoryRef known = cached(ino);
-  if (known == nullptr) {
-    if (const auto bytes = index_.directory(ino)) {
-      if (auto decoded = decode_directory(ino, *bytes)) {
-        known = std::make_shared<const Directory>(std::move(*decoded));
-        remember(known);
-      } else {
-        log::warn("{}", decoded.error().message);
-      }
-    }
-  }
+  const DirectoryRef known = newest(ino);
   if (known != nullptr && (is_fresh(*known) || (!may_ask() && options_.offline != OfflineMode::kOff)))
     return done(known);
   if (options_.offline == OfflineMode::kOn) {
@@ -218,52 +218,53 @@ void Catalog::load(NodeRef directory, DirectoryDone done) {
   }
   // offline = off: an old listing is no answer.
   Renewal& renewal = renewals_[ino];
-  if (options_.offline == OfflineMode::kAuto) renewal.known = known;
+  renewal.may_use_known = known != nullptr && options_.offline == OfflineMode::kAuto;
   renewal.use_known_at = clock_.now() + kPatienceWithOld;
   renewal.waiters.push_back(std::move(done));
-  fetch_listing(std::move(directory), std::move(known));
+  fetch_listing(std::move(directory));
 }
 
-void Catalog::fetch_listing(NodeRef directory, DirectoryRef known) {
+void Catalog::fetch_listing(NodeRef directory) {
   metrics_.listings_fetched.fetch_add(1, std::memory_order_relaxed);
   DocumentRequest request;
   request.url = url_of(*directory);
   request.head_only = root_.file.has_value();
   request.patience = options_.patience;
   const int64_t asked_at = clock_.unix_seconds();
-  request.done = [this, directory, known, asked_at](Result<Document> document) {
-    mailbox_.post([this, directory, known, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
-      if (!*d) return listing_failed(directory, known, d->error());
+  request.done = [this, directory, asked_at](Result<Document> document) {
+    mailbox_.post([this, directory, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
+      if (!*d) return listing_failed(directory, d->error());
       note_reachable(true);
       if (root_.file) {
-        single_file_arrived(directory, known, **d, asked_at);
+        single_file_arrived(directory, **d, asked_at);
       } else {
-        listing_arrived(directory, known, **d, asked_at);
+        listing_arrived(directory, **d, asked_at);
       }
     });
   };
   fetcher_.get(std::move(request));
 }
 
-void Catalog::listing_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document,
-                              int64_t asked_at) {
+void Catalog::listing_arrived(const NodeRef& directory, const Document& document, int64_t asked_at) {
   auto listing = listing_of(document);
-  if (!listing) return listing_failed(directory, known, listing.error());
+  if (!listing) return listing_failed(directory, listing.error());
   if (listing->skipped > 0) {
     log::debug("links that are no entries were skipped: url={} count={}", document.url, listing->skipped);
   }
   const auto allocate = [this] { return index_.allocate_ino(); };
+  // Merged into what is known now: a HEAD or a reader may have told more since the listing was asked for.
+  const DirectoryRef known = newest(directory->ino);
   publish(directory, merge_listing(known.get(), directory->ino, std::move(*listing), asked_at, allocate));
 }
 
 // The root of a single file is a directory that holds it.
-void Catalog::single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document,
-                                  int64_t asked_at) {
+void Catalog::single_file_arrived(const NodeRef& directory, const Document& document, int64_t asked_at) {
   auto file = file_of(document);
-  if (!file) return listing_failed(directory, known, file.error());
+  if (!file) return listing_failed(directory, file.error());
   Listing listing;
   listing.entries.push_back({root_.url.file_name(), EntryType::kFile, file->size, file->mtime, 1});
   const auto allocate = [this] { return index_.allocate_ino(); };
+  const DirectoryRef known = newest(directory->ino);
   MergeResult merged = merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate);
   const DirectoryEntry e = merged.directory.entries.front();
   publish(directory, std::move(merged));
@@ -279,9 +280,10 @@ void Catalog::publish(const NodeRef& directory, MergeResult merged) {
   if (!merged.superseded.empty()) on_superseded_(merged.superseded);
 }
 
-void Catalog::listing_failed(const NodeRef& directory, const DirectoryRef& known, const Error& error) {
+void Catalog::listing_failed(const NodeRef& directory, const Error& error) {
+  const DirectoryRef known = newest(directory->ino);
   const bool unreachable = server_did_not_speak(error.code);
-  if (unreachable) note_reachable(false);
+  if (error.code != ErrorCode::kCancelled) note_reachable(!unreachable);
   // An old listing is better than none, unless the server itself says that the directory is gone or closed.
   const bool use_old = known != nullptr && options_.offline == OfflineMode::kAuto &&
                        (unreachable || error.code == ErrorCode::kBadResponse);
@@ -305,8 +307,10 @@ void Catalog::use_known_where_due() {
   const TimePoint now = clock_.now();
   std::vector<std::pair<DirectoryDone, DirectoryRef>> due;
   for (auto& [ino, renewal] : renewals_) {
-    if (renewal.known == nullptr || now < renewal.use_known_at) continue;
-    for (DirectoryDone& done : renewal.waiters) due.emplace_back(std::move(done), renewal.known);
+    if (!renewal.may_use_known || now < renewal.use_known_at) continue;
+    const DirectoryRef known = newest(ino);
+    if (known == nullptr) continue;
+    for (DirectoryDone& done : renewal.waiters) due.emplace_back(std::move(done), known);
     renewal.waiters.clear();
   }
   for (auto& [done, known] : due) done(known);
@@ -315,7 +319,7 @@ void Catalog::use_known_where_due() {
 TimePoint Catalog::next_wake() const {
   TimePoint wake = clock_.now() + std::chrono::seconds(60);
   for (const auto& [ino, renewal] : renewals_) {
-    if (renewal.known != nullptr && !renewal.waiters.empty()) wake = std::min(wake, renewal.use_known_at);
+    if (renewal.may_use_known && !renewal.waiters.empty()) wake = std::min(wake, renewal.use_known_at);
   }
   return wake;
 }
@@ -362,7 +366,7 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
   std::vector<EntryDone> waiters = std::move(it->second);
   asked_about_.erase(it);
 
-  const DirectoryRef listing = cached(directory->ino);
+  const DirectoryRef listing = newest(directory->ino);
   const DirectoryEntry* known = listing != nullptr ? listing->find(name) : nullptr;
   Result<DirectoryEntry> result = fail(ErrorCode::kNotFound, "{}: no such entry", name);
   if (document) {
@@ -374,6 +378,7 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
     const bool usable = known != nullptr && known->size && !known->gone && options_.offline == OfflineMode::kAuto;
     result = usable ? Result<DirectoryEntry>(*known) : fail(document.error());
   } else {
+    if (document.error().code != ErrorCode::kCancelled) note_reachable(true);
     result = fail(document.error());
   }
   for (EntryDone& done : waiters) done(result);

@@ -88,20 +88,20 @@ class Catalog {
   // Memory.
   DirectoryRef cached(Ino ino);
   void remember(DirectoryRef directory);
+  DirectoryRef newest(Ino ino);
   bool is_fresh(const Directory& directory) const;
 
   // The tree thread.
   void run();
   void load(NodeRef directory, DirectoryDone done);
-  void fetch_listing(NodeRef directory, DirectoryRef known);
-  void listing_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document, int64_t asked_at);
-  void single_file_arrived(const NodeRef& directory, const DirectoryRef& known, const Document& document,
-                           int64_t asked_at);
+  void fetch_listing(NodeRef directory);
+  void listing_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
+  void single_file_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
   void publish(const NodeRef& directory, MergeResult merged);
   void answer(Ino ino, const Result<DirectoryRef>& result);
   void use_known_where_due();
   TimePoint next_wake() const;
-  void listing_failed(const NodeRef& directory, const DirectoryRef& known, const Error& error);
+  void listing_failed(const NodeRef& directory, const Error& error);
   void ask_about(NodeRef directory, const DirectoryEntry& entry, EntryDone done);
   void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
   Result<DirectoryEntry> apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
@@ -134,9 +134,9 @@ class Catalog {
 
   // The tree thread's.
   bool stopping_ = false;
-  struct Renewal {           // a listing that is being fetched
-    DirectoryRef known;      // the old one, or null
-    TimePoint use_known_at;  // from then on nobody waits who could have the old one
+  struct Renewal {               // a listing that is being fetched
+    bool may_use_known = false;  // there is an old one, and it is an answer
+    TimePoint use_known_at;      // from then on nobody waits who could have the old one
     std::vector<DirectoryDone> waiters;
   };
   std::unordered_map<Ino, Renewal> renewals_;

@@ -147,7 +147,9 @@ class BlockCacheTest : public ::testing::Test {
   }
   Status read_block(BlockIndex block) { return read(block_range(block, kSize)); }
 
-  std::string file_of(Ino ino = kFile) { return fmt::format("{}/objects/{:02x}/{:016x}", directory_.path(), ino & 0xff, ino); }
+  std::string file_of(Ino ino = kFile) {
+    return fmt::format("{}/objects/{:02x}/{:016x}", directory_.path(), ino & 0xff, ino);
+  }
   void flip_byte(uint64_t offset) {
     const FileDescriptor fd(::open(file_of().c_str(), O_RDWR | O_CLOEXEC));
     char byte = 0;

@@ -18,13 +18,13 @@ namespace wormhole {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
-using ::testing::StartsWith;
 using test::ChildProcess;
 using test::FailsWith;
 using test::read_text;
 using test::Succeeds;
 using test::write_text;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 class CacheDirectoryTest : public ::testing::Test {
  protected:
@@ -40,7 +40,8 @@ class CacheDirectoryTest : public ::testing::Test {
   static std::map<std::string, std::string> picture(const std::string& path) {
     std::map<std::string, std::string> out{{".", std::to_string(mode(path))}};
     for (const auto& e : fs::recursive_directory_iterator(path)) {
-      out[e.path().string()] = std::to_string(mode(e.path().string())) + (e.is_regular_file() ? read_text(e.path().string()) : "");
+      out[e.path().string()] =
+          std::to_string(mode(e.path().string())) + (e.is_regular_file() ? read_text(e.path().string()) : "");
     }
     return out;
   }
@@ -118,7 +119,8 @@ TEST_F(CacheDirectoryTest, AnotherFormatVersionIsNamedWithAWayOutAndNothingIsDel
   const auto before = picture(cache_);
   const auto refused = open(cache_);
   ASSERT_THAT(refused, FailsWith(ErrorCode::kFormat));
-  EXPECT_THAT(refused.error().message, HasSubstr("has format 999, this program reads format " + std::to_string(kFormatVersion)));
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("has format 999, this program reads format " + std::to_string(kFormatVersion)));
   EXPECT_THAT(refused.error().message, HasSubstr("delete the directory"));
   EXPECT_EQ(picture(cache_), before);
 }

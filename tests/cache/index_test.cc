@@ -57,7 +57,8 @@ class IndexTest : public ::testing::Test {
 
   void put_object(Ino ino, uint64_t size) { index_->put_object(ino, ObjectRecord{size, kValidator}); }
 
-  // Blocks [first, first + count), whose checksums are 100 + block, of an object that is recorded (large, if nobody has said otherwise).
+  // Blocks [first, first + count), whose checksums are 100 + block, of an object that is recorded (large, if nobody has
+  // said otherwise).
   void store(Ino ino, BlockIndex first, size_t count = 1, UniqueFunction<void(bool)> committed = {}) {
     if (!index_->object(ino)) put_object(ino, uint64_t{1} << 40);
     store_unrecorded(ino, first, count, std::move(committed));

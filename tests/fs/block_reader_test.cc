@@ -746,7 +746,9 @@ TEST_F(BlockReaderTest, ACloseWhileBytesAreStoredLosesNothing) {
   EXPECT_EQ(setup_.fetcher.asked(), 1u);
 }
 
-TEST_F(BlockReaderTest, ReadingWhatIsNotOpenIsAnError) { EXPECT_TRUE(failed_with(read(0, 10, kFile + 1), ErrorCode::kCancelled)); }
+TEST_F(BlockReaderTest, ReadingWhatIsNotOpenIsAnError) {
+  EXPECT_TRUE(failed_with(read(0, 10, kFile + 1), ErrorCode::kCancelled));
+}
 
 // --- servers without ranges ----------------------------------------------------------------------------------------
 

@@ -96,10 +96,11 @@ class CatalogTest : public ::testing::Test {
   }
   Asked<int> confirm(const DirectoryEntry& file) {
     Asked<int> asked;
-    catalog_->confirm(node_of(file), [reply = std::make_shared<UniqueFunction<void(Result<int>)>>(asked.reply())](Status s) {
-      if (s) return (*reply)(0);
-      (*reply)(fail(s.error()));
-    });
+    catalog_->confirm(node_of(file),
+                      [reply = std::make_shared<UniqueFunction<void(Result<int>)>>(asked.reply())](Status s) {
+                        if (s) return (*reply)(0);
+                        (*reply)(fail(s.error()));
+                      });
     return asked;
   }
   NodeRef node_of(const DirectoryEntry& e, NodeRef parent = nullptr) {
@@ -121,7 +122,8 @@ class CatalogTest : public ::testing::Test {
   // A read has found another version.
   void distrust(const DirectoryEntry& file) {
     catalog_->distrust(node_of(file));
-    EXPECT_TRUE(eventually([&] { return decode_directory(root_ino_, *index_->directory(root_ino_))->find(file.name)->gone; }));
+    EXPECT_TRUE(
+        eventually([&] { return decode_directory(root_ino_, *index_->directory(root_ino_))->find(file.name)->gone; }));
   }
 
   // --- what the server answers ---
@@ -136,8 +138,11 @@ class CatalogTest : public ::testing::Test {
     d.status = 200;
     d.url = "http://x/top/";
     d.content_type = "text/html";
-    d.body = "<html><head><title>Index of /top/</title></head><body><h1>Index of /top/</h1><hr><pre><a href=\"../\">../</a>\r\n";
-    for (const std::string& name : directories) d.body += fmt::format("<a href=\"{0}/\">{0}/</a> 01-Jan-2026 00:00  -\r\n", name);
+    d.body =
+        "<html><head><title>Index of /top/</title></head><body><h1>Index of /top/</h1><hr><pre><a "
+        "href=\"../\">../</a>\r\n";
+    for (const std::string& name : directories)
+      d.body += fmt::format("<a href=\"{0}/\">{0}/</a> 01-Jan-2026 00:00  -\r\n", name);
     for (const File& f : files) {
       d.body += fmt::format("<a href=\"{0}\">{0}</a> {1} {2:>19}\r\n", f.name, format_listed_date(f.mtime),
                             f.size ? std::to_string(*f.size) : "-");
@@ -301,7 +306,8 @@ TEST_F(CatalogTest, ADirectoryInADirectoryHasTheUrlOfItsPath) {
 // --- a server that is away -----------------------------------------------------------------------------------------
 
 TEST_F(CatalogTest, WhenNothingIsKnownAnErrorIsAnError) {
-  for (const ErrorCode code : {ErrorCode::kUnreachable, ErrorCode::kTimedOut, ErrorCode::kNotFound, ErrorCode::kForbidden}) {
+  for (const ErrorCode code :
+       {ErrorCode::kUnreachable, ErrorCode::kTimedOut, ErrorCode::kNotFound, ErrorCode::kForbidden}) {
     auto asked = list();
     refuse(code);
     EXPECT_THAT(asked.get(), FailsWith(code));
@@ -351,6 +357,19 @@ TEST_F(CatalogTest, ADirectoryThatTheServerSaysIsGoneIsGone) {
   auto asked = list();
   refuse(ErrorCode::kNotFound);
   EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kNotFound));
+}
+
+TEST_F(CatalogTest, AServerThatRefusesIsThereAllTheSame) {
+  know({{"a"}, {"size unknown", std::nullopt}});
+  become_old();
+  auto away = list();
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_THAT(away.get(), Succeeds());
+  clock_.advance(5s);
+  auto refused = list();
+  refuse(ErrorCode::kForbidden);
+  EXPECT_THAT(refused.get(), FailsWith(ErrorCode::kForbidden));
+  EXPECT_TRUE(catalog_->reachable());
 }
 
 TEST_F(CatalogTest, APageThatIsNoListingLeavesTheOldOneValid) {

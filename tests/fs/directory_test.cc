@@ -272,7 +272,9 @@ TEST_F(DirectoryTest, ListingsAreComparedWithListingsNotWithTheBetterTime) {
 // --- the form in the index -----------------------------------------------------------------------------------------
 
 TEST_F(DirectoryTest, ADirectoryIsReadBack) {
-  list({file("a"), file("b", std::nullopt, std::nullopt), directory("c"), file(std::string(255, 'x')), file("\xff\x01 &\"")}, kNoon);
+  list({file("a"), file("b", std::nullopt, std::nullopt), directory("c"), file(std::string(255, 'x')),
+        file("\xff\x01 &\"")},
+       kNoon);
   entry("a").doubtful = true;
   entry("b").listed_mtime = DirectoryEntry::kNotListedYet;
   const auto back = decode_directory(kDirectory, encode(*known_));

@@ -16,8 +16,9 @@ TEST(Errno, WhatAReaderCanActOnHasItsOwn) {
 }
 
 TEST(Errno, TheRestIsAnInputOutputError) {
-  for (const ErrorCode code : {ErrorCode::kUnreachable, ErrorCode::kBadResponse, ErrorCode::kNoRanges, ErrorCode::kTls,
-                               ErrorCode::kIo, ErrorCode::kNoSpace, ErrorCode::kCorrupt, ErrorCode::kFormat, ErrorCode::kCancelled}) {
+  for (const ErrorCode code :
+       {ErrorCode::kUnreachable, ErrorCode::kBadResponse, ErrorCode::kNoRanges, ErrorCode::kTls, ErrorCode::kIo,
+        ErrorCode::kNoSpace, ErrorCode::kCorrupt, ErrorCode::kFormat, ErrorCode::kCancelled}) {
     EXPECT_EQ(errno_of(code), EIO) << to_string(code);
   }
 }

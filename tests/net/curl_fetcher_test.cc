@@ -84,7 +84,8 @@ class RecordingSink final : public FetchSink {
     return changed_.wait_for(lock, timeout, [&] { return condition(fetches_[id]); });
   }
   Status end_of(FetchId id) {
-    if (!wait(id, [](auto& f) { return f.end.has_value(); })) return fail(ErrorCode::kInvalid, "fetch {} did not end", id);
+    if (!wait(id, [](auto& f) { return f.end.has_value(); }))
+      return fail(ErrorCode::kInvalid, "fetch {} did not end", id);
     return *get(id).end;
   }
   void let_go_of_chunks() {
@@ -187,10 +188,12 @@ class CurlFetcherTest : public ::testing::Test {
     return out;
   }
 
-  Result<Document> get(const std::string& path, bool head_only = false, uint64_t max_bytes = kMiB, Duration patience = kLong) {
+  Result<Document> get(const std::string& path, bool head_only = false, uint64_t max_bytes = kMiB,
+                       Duration patience = kLong) {
     return get_url(server_.url(path), head_only, max_bytes, patience);
   }
-  Result<Document> get_url(const std::string& url, bool head_only = false, uint64_t max_bytes = kMiB, Duration patience = kLong) {
+  Result<Document> get_url(const std::string& url, bool head_only = false, uint64_t max_bytes = kMiB,
+                           Duration patience = kLong) {
     std::promise<Result<Document>> done;
     DocumentRequest r;
     r.url = url;
@@ -536,7 +539,8 @@ TEST_F(LanesTest, DemandGoesBeforeSpeculation) {
   start({20, 30}, Lane::kDemand);
   start({30, 40}, Lane::kSpeculative);
   start({40, 50}, Lane::kDemand);
-  EXPECT_THAT(order_of_the_next(5), ElementsAre("bytes=0-9", "bytes=20-29", "bytes=40-49", "bytes=10-19", "bytes=30-39"));
+  EXPECT_THAT(order_of_the_next(5),
+              ElementsAre("bytes=0-9", "bytes=20-29", "bytes=40-49", "bytes=10-19", "bytes=30-39"));
   for (FetchId id = 1; id <= 5; ++id) EXPECT_THAT(end_of(id), Succeeds());
 }
 
@@ -651,7 +655,8 @@ TEST_F(CurlFetcherTest, AWholeBodyArrivesInChunksInOrder) {
 }
 
 TEST_F(CurlFetcherTest, AWholeBodyWithoutLengthIsTakenToo) {
-  for (const Behaviour& b : {Behaviour{.ignore_range = true, .chunked = true}, Behaviour{.ignore_range = true, .http10 = true}}) {
+  for (const Behaviour& b :
+       {Behaviour{.ignore_range = true, .chunked = true}, Behaviour{.ignore_range = true, .http10 = true}}) {
     server_.behave("a", b);
     const FetchId id = start_whole_body();
     EXPECT_THAT(end_of(id), Succeeds());
@@ -670,7 +675,9 @@ TEST_F(CurlFetcherTest, AWholeBodyThatBreaksBeginsAnewAndNoChunkComesTwice) {
 TEST_F(CurlFetcherTest, AWholeBodyThatAlwaysBreaksAtTheSamePlaceIsGivenUp) {
   server_.behave("a", {.ignore_range = true, .close_after = 3 * kMiB + 500});
   const FetchId id = start_whole_body();
-  ASSERT_TRUE(sink_->wait(id, [](auto& f) { return f.end.has_value(); }, 10s)) << "it is tried for ever";
+  ASSERT_TRUE(sink_->wait(
+      id, [](auto& f) { return f.end.has_value(); }, 10s))
+      << "it is tried for ever";
   EXPECT_THAT(end_of(id), FailsWith(ErrorCode::kUnreachable));
   EXPECT_EQ(sink_->get(id).chunks.back().end, 3 * kMiB);
   EXPECT_LE(server_.requests("a").size(), 7u);
@@ -706,7 +713,8 @@ TEST_F(CurlFetcherTest, AWholeBodyWaitsForMemory) {
   const FetchId id = r.id;
   fetcher->fetch(std::move(r));
   ASSERT_TRUE(sink->wait(id, [](auto& f) { return f.chunks.size() >= 2; }));
-  EXPECT_FALSE(sink->wait(id, [](auto& f) { return f.chunks.size() > 3 || f.end; }, 500ms));
+  EXPECT_FALSE(sink->wait(
+      id, [](auto& f) { return f.chunks.size() > 3 || f.end; }, 500ms));
   EXPECT_LE(tiny.outstanding(), 3 * kMiB);
   sink->let_go_of_chunks();
   EXPECT_THAT(sink->end_of(id), Succeeds());

@@ -45,7 +45,10 @@ struct Broken : std::runtime_error {
 class Simulation {
  public:
   Simulation(uint64_t seed, bool trace)
-      : random_(seed), trace_(trace), setup_(one_of<uint64_t>({1, 2, kLeastMemory}) << 20), snapshot_(setup_.index_path()) {
+      : random_(seed),
+        trace_(trace),
+        setup_(one_of<uint64_t>({1, 2, kLeastMemory}) << 20),
+        snapshot_(setup_.index_path()) {
     setup_.reader_options.readahead = {one_of<uint64_t>({0, 128 << 10, 1 << 20}), 2 << 20};
     setup_.cache_options.verify = one_of({VerifyMode::kAuto, VerifyMode::kAuto, VerifyMode::kAlways});
     setup_.cache_options.size_limit = one_of<uint64_t>({kUnlimited, kUnlimited, 1 << 20, 0});
@@ -81,7 +84,8 @@ class Simulation {
   struct File {
     std::string url;
     bool has_ranges = true;
-    bool has_etag = true, has_date = true;       // what the server tells; one of them at least, and the same for all versions
+    bool has_etag = true,
+         has_date = true;  // what the server tells; one of them at least, and the same for all versions
     std::vector<FakeFetcher::Version> versions;  // the last is the current one
     Ino ino = 0;                                 // what the latest listing says; 0: never listed
     size_t listed = 0;                           // the version that it saw
@@ -210,10 +214,11 @@ class Simulation {
     trace("{}", p.what);
     pending_.push_back(p);
     const File& f = files_[h.file];
-    setup_.reader->read(h.ino, ByteRange::of(offset, length), [this, &f, ino = h.ino, offset, a = p.answer](auto reply) mutable {
-      judge(f, ino, offset, reply);
-      test::into(a)(std::move(reply));
-    });
+    setup_.reader->read(h.ino, ByteRange::of(offset, length),
+                        [this, &f, ino = h.ino, offset, a = p.answer](auto reply) mutable {
+                          judge(f, ino, offset, reply);
+                          test::into(a)(std::move(reply));
+                        });
   }
 
   // --- the rules -----------------------------------------------------------------------------------------------------
@@ -233,14 +238,16 @@ class Simulation {
       broken_ = fmt::format("ino={}: bytes of a version that is not recorded", ino);
       return;
     }
-    const auto version = std::find_if(f.versions.begin(), f.versions.end(), [&](auto& v) { return v.validator == record->validator; });
+    const auto version =
+        std::find_if(f.versions.begin(), f.versions.end(), [&](auto& v) { return v.validator == record->validator; });
     if (version == f.versions.end() || version->size != record->size) {
       broken_ = fmt::format("ino={}: a version that never was", ino);
       return;
     }
     uint64_t at = offset;
     for (const iovec& v : *reply) {
-      if (const auto wrong = test::first_mismatch(version->seed, at, {static_cast<const std::byte*>(v.iov_base), v.iov_len})) {
+      if (const auto wrong =
+              test::first_mismatch(version->seed, at, {static_cast<const std::byte*>(v.iov_base), v.iov_len})) {
         broken_ = fmt::format("ino={}: byte {} of a read at {} is wrong", ino, *wrong, offset);
         return;
       }
@@ -258,7 +265,8 @@ class Simulation {
       case ErrorCode::kCancelled: return ending_;
       // A body that must be taken whole, and neither cache nor memory that hold it.
       case ErrorCode::kIo:
-        return disk_faults_ || setup_.cache_options.size_limit < kUnlimited || setup_.buffers.budget() < kLeastMemory << 20;
+        return disk_faults_ || setup_.cache_options.size_limit < kUnlimited ||
+               setup_.buffers.budget() < kLeastMemory << 20;
       default: return false;
     }
   }
@@ -285,7 +293,8 @@ class Simulation {
     auto begun = responses_.find(r.id);
     if (begun == responses_.end()) {
       if (now.size != r.object_size || r.validator.contradicts(now.validator)) return fail(r, ErrorCode::kStale);
-      if (!f.has_ranges && !r.whole_body && r.range != ByteRange{0, r.object_size}) return fail(r, ErrorCode::kNoRanges);
+      if (!f.has_ranges && !r.whole_body && r.range != ByteRange{0, r.object_size})
+        return fail(r, ErrorCode::kNoRanges);
       begun = responses_.emplace(r.id, now).first;
     } else if (begun->second.validator.contradicts(now.validator) && chance(0.3)) {
       return fail(r, ErrorCode::kStale);  // the connection broke, and the rest is of another version
@@ -376,7 +385,8 @@ class Simulation {
     ending_ = false;
     check();
     if (!pending_.empty()) throw Broken("not answered at the end: " + pending_.front().what);
-    if (setup_.metrics.buffer_bytes != 0) throw Broken(fmt::format("{} bytes of buffers at the end", setup_.metrics.buffer_bytes.load()));
+    if (setup_.metrics.buffer_bytes != 0)
+      throw Broken(fmt::format("{} bytes of buffers at the end", setup_.metrics.buffer_bytes.load()));
     handles_.clear();
     responses_.clear();
     setup_.start();
@@ -386,7 +396,8 @@ class Simulation {
   void die() {
     trace("kill");
     setup_.die_and_start(
-        snapshot_, [this](size_t length) { return chance(0.5) ? below(length + 1) : 0; }, [this] { damage_object_files(); });
+        snapshot_, [this](size_t length) { return chance(0.5) ? below(length + 1) : 0; },
+        [this] { damage_object_files(); });
     // Who read is dead as well. What was listed since the snapshot is forgotten; the server's versions are not.
     pending_.clear();
     handles_.clear();

@@ -1,5 +1,5 @@
-// A piece of a test in a process of its own: to hold what only a process can hold, to lose its rights, or to die without
-// ending anything.
+// A piece of a test in a process of its own: to hold what only a process can hold, to lose its rights, or to die
+// without ending anything.
 //
 // Thread: forks, so the caller should have no other threads that hold locks.
 #pragma once

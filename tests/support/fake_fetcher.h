@@ -1,5 +1,5 @@
-// A network that does nothing by itself: it holds every request until the test answers it. What it delivers are bytes of
-// the formula in pattern.h, of the version that the test says is served.
+// A network that does nothing by itself: it holds every request until the test answers it. What it delivers are bytes
+// of the formula in pattern.h, of the version that the test says is served.
 //
 // Thread: any; sinks and callbacks are called on the thread that answers, with no lock held.
 #pragma once
@@ -84,7 +84,8 @@ class FakeFetcher final : public Fetcher {
     if (!a) return;
     tell_head(id, version);
     if (upto <= a->arrived) return;
-    fill_pattern(version.seed, a->request.range.begin + a->arrived, {a->request.buffer->data() + a->arrived, upto - a->arrived});
+    fill_pattern(version.seed, a->request.range.begin + a->arrived,
+                 {a->request.buffer->data() + a->arrived, upto - a->arrived});
     change(id, [&](Active& active) { active.arrived = upto; });
     a->request.sink->fetch_progress(id, upto);
   }

@@ -18,9 +18,9 @@ namespace wormhole::test {
 class FaultyDisk final : public DiskIo {
  public:
   struct Fault {
-    int error = 0;                  // an errno: nothing is done
-    size_t at_most = SIZE_MAX;      // short: so many bytes are read or written
-    size_t flip_byte_at = SIZE_MAX; // of what a read brings
+    int error = 0;                   // an errno: nothing is done
+    size_t at_most = SIZE_MAX;       // short: so many bytes are read or written
+    size_t flip_byte_at = SIZE_MAX;  // of what a read brings
   };
 
   explicit FaultyDisk(DiskIo& behind) : behind_(behind) {}

@@ -17,11 +17,13 @@ class IndexSnapshot {
 
   void take(Index& index) {
     index.flush();
-    std::filesystem::copy_file(path_ + "/data.mdb", path_ + ".snapshot", std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(path_ + "/data.mdb", path_ + ".snapshot",
+                               std::filesystem::copy_options::overwrite_existing);
   }
   void restore() {
     std::filesystem::remove(path_ + "/lock.mdb");
-    std::filesystem::copy_file(path_ + ".snapshot", path_ + "/data.mdb", std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(path_ + ".snapshot", path_ + "/data.mdb",
+                               std::filesystem::copy_options::overwrite_existing);
   }
 
  private:

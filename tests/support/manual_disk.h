@@ -38,7 +38,8 @@ class ManualDisk final : public DiskIo {
     Operation op = take(number);
     const size_t length = std::min(op.length, at_most);
     const auto offset = static_cast<off_t>(op.offset);
-    const ssize_t n = op.is_read ? ::pread(op.fd, op.memory, length, offset) : ::pwrite(op.fd, op.memory, length, offset);
+    const ssize_t n =
+        op.is_read ? ::pread(op.fd, op.memory, length, offset) : ::pwrite(op.fd, op.memory, length, offset);
     op.done(n < 0 ? -errno : n);
   }
   // Nothing is done; the result is `-error`.

@@ -75,7 +75,8 @@ class ReaderSetup {
     start();
   }
 
-  // The process dies here and now, and the next one finds `snapshot` for its index. Reads that waited are never answered.
+  // The process dies here and now, and the next one finds `snapshot` for its index. Reads that waited are never
+  // answered.
   template <typename F>
   void die_and_start(IndexSnapshot& snapshot, F done_bytes, const std::function<void()>& meanwhile) {
     disk.lose_all(done_bytes);
