@@ -59,7 +59,8 @@ class BufferPool {
   static constexpr size_t kMinShift = 12;
   static constexpr size_t kMaxShift = 24;
   // Unused memory that is kept for the next buffers, as a share of the budget: half of it holds the parts of a
-  // stream at full speed (a quarter did not: a tenth of the time went into clearing fresh pages), and the rest goes back.
+  // stream at full speed (a quarter did not: a tenth of the time went into clearing fresh pages), and the rest goes
+  // back.
   static constexpr uint64_t kKeptShare = 2;
 
   void recycle(std::byte* data, size_t capacity);
