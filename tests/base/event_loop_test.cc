@@ -379,12 +379,12 @@ TEST_P(EventLoopTest, AMessageThatWasNotRefusedRunsAndItsReadsComplete) {
     std::atomic<int> completed{0};
     std::atomic<bool> ended{false};
     int accepted = 0;
-    char bytes[8];  // one for each that may be under way
     std::thread sender([&] {
-      const auto message = [&](int number) {
-        return [&, number] { loop_->read(fd.get(), 0, &bytes[number % 8], 1, [&](int64_t) { ++completed; }); };
+      const auto message = [&] {
+        const auto byte = std::make_shared<char>();
+        loop_->read(fd.get(), 0, byte.get(), 1, [&completed, byte](int64_t) { ++completed; });
       };
-      while (loop_->post(message(accepted))) {
+      while (loop_->post(message)) {
         ++accepted;
         while (accepted - completed > 4 && !ended) std::this_thread::yield();
       }
