@@ -1,4 +1,5 @@
 """nginx as the web server that a mount reads from: own configuration, own directory, own ports, no privileges needed.
+Caddy is in caddy.py.
 
 It counts for the tests: every request it answered is in its access log, with the bytes of the body that it sent.
 """
@@ -15,6 +16,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
@@ -110,23 +112,145 @@ class Certificates:
         return made
 
 
-class Origin:
-    """A web server that shows `tree`. The tree may change while it runs."""
+class WebServer:
+    """A program that shows `tree`. The tree may change while it runs."""
 
-    def __init__(self, tree: Path, work: Path, *, certificates: Certificates | None = None, directives: str = "",
-                 address: str = "127.0.0.1", port: int = 0, workers: int = 2, prefix: tuple[str, ...] = ()):
-        """`directives` stand in the server block; `prefix` is a command that runs nginx (nsenter, say)."""
-        if NGINX is None:
-            raise FileNotFoundError("nginx is not installed (tools/setup --test installs it)")
+    name: str  # what it is called in messages
+    end_signal = signal.SIGTERM  # ends it at once
+
+    def __init__(self, tree: Path, work: Path, address: str, port: int, scheme: str, prefix: tuple[str, ...]):
+        """`prefix` is a command that runs the server (nsenter, say)."""
         self.tree, self.work = tree, work
-        self.address, self.port = address, port or free_port()
-        self.scheme = "https" if certificates else "http"
+        self.address, self.port, self.scheme = address, port or free_port(), scheme
         self.prefix = prefix
         self._process: subprocess.Popen | None = None
         self._skip = 0  # bytes of the access log that are forgotten
         tree.mkdir(parents=True, exist_ok=True)
         work.mkdir(parents=True, exist_ok=True)
-        (work / "access.log").touch()
+        self._log.touch()
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.address}:{self.port}/"
+
+    @property
+    def _log(self) -> Path:
+        return self.work / "access.log"
+
+    # --- what a server has of its own ---
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _environment(self) -> dict[str, str] | None:
+        return None
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def _busy(self) -> bool:
+        """Whether something is being answered now, as far as the server tells."""
+        return False
+
+    def _complaints(self) -> str:
+        return (self.work / "output").read_text(errors="replace")
+
+    def _request(self, line: bytes) -> Request:
+        """A line of the access log."""
+        raise NotImplementedError
+
+    # --- running ---
+
+    def start(self) -> Self:
+        assert self._process is None
+        with open(self.work / "output", "wb") as output:
+            # A session of its own: the whole group can be stopped and continued.
+            self._process = subprocess.Popen([*self.prefix, *self._command()], stdin=subprocess.DEVNULL, stdout=output,
+                                             stderr=output, start_new_session=True, env=self._environment())
+        try:
+            deadline = time.monotonic() + 10
+            while not self._answers():
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{self.name} does not start:\n{self._complaints()}")
+                time.sleep(0.01)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Ends it at once: connections under way are cut, new ones are refused."""
+        if self._process is None:
+            return
+        self.resume()
+        self._process.send_signal(self.end_signal)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Turns it into a black hole: connections are accepted (by the kernel), nothing is answered."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    # --- counting ---
+
+    def requests(self) -> list[Request]:
+        """What it answered since the last forget(), once all answers under way are finished and logged."""
+        self._settle()
+        with open(self._log, "rb") as log:
+            log.seek(self._skip)
+            return [self._request(line) for line in log]
+
+    def body_bytes(self, path: str | None = None) -> int:
+        """The bytes of bodies that it sent; only those of `path` (as sent) if one is given."""
+        return sum(r.body_bytes for r in self.requests() if path is None or r.path == path)
+
+    def file_bytes(self) -> int:
+        """The bytes of bodies that were no listings."""
+        return sum(r.body_bytes for r in self.requests() if not r.path.endswith("/"))
+
+    def forget(self) -> None:
+        """From now on it counts from zero."""
+        self._settle()
+        self._skip = self._log.stat().st_size
+
+    def _settle(self, quiet: float = 0.15, limit: float = 10) -> None:
+        """Waits until nothing is being answered and the log has not grown for `quiet` seconds."""
+        end = time.monotonic() + limit
+        size, since = -1, time.monotonic()
+        while time.monotonic() < end:
+            now = self._log.stat().st_size
+            if now != size or self._busy():
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since >= quiet:
+                return
+            time.sleep(0.02)
+
+
+class Origin(WebServer):
+    """nginx."""
+
+    name = "nginx"
+
+    def __init__(self, tree: Path, work: Path, *, certificates: Certificates | None = None, directives: str = "",
+                 address: str = "127.0.0.1", port: int = 0, workers: int = 2, prefix: tuple[str, ...] = ()):
+        """`directives` stand in the server block."""
+        if NGINX is None:
+            raise FileNotFoundError("nginx is not installed (tools/setup --test installs it)")
+        super().__init__(tree, work, address, port, "https" if certificates else "http", prefix)
         (work / "nginx.conf").write_text(CONFIG.format(
             # Workers of root's nginx would be nobody, who cannot see into temporary directories.
             user="user root;" if os.geteuid() == 0 else "",
@@ -142,88 +266,19 @@ class Origin:
             return f"{listen} ssl; http2 on; {keys}"
         return f"{listen} ssl http2; {keys}"
 
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://{self.address}:{self.port}/"
-
-    # --- running ---
-
-    def start(self) -> Origin:
-        assert self._process is None
-        command = [*self.prefix, NGINX, "-p", str(self.work), "-e", str(self.work / "error.log"),
-                   "-c", str(self.work / "nginx.conf")]
-        with open(self.work / "output", "wb") as output:
-            # A session of its own: the whole group can be stopped and continued.
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        deadline = time.monotonic() + 10
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("nginx does not start:\n" + (self.work / "output").read_text()
-                                   + (self.work / "error.log").read_text())
-            time.sleep(0.01)
-        return self
+    def _command(self) -> list[str]:
+        return [NGINX, "-p", str(self.work), "-e", str(self.work / "error.log"), "-c", str(self.work / "nginx.conf")]
 
     def stop(self) -> None:
-        """Ends it at once: connections under way are cut, new ones are refused."""
-        if self._process is None:
-            return
-        self.resume()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._process = None
+        super().stop()
         (self.work / "status").unlink(missing_ok=True)
 
-    def pause(self) -> None:
-        """Turns it into a black hole: connections are accepted (by the kernel), nothing is answered."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
+    def _complaints(self) -> str:
+        error_log = self.work / "error.log"
+        return super()._complaints() + (error_log.read_text(errors="replace") if error_log.exists() else "")
 
-    def resume(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGCONT)
-
-    def __enter__(self) -> Origin:
-        return self.start()
-
-    def __exit__(self, *_) -> None:
-        self.stop()
-
-    # --- counting ---
-
-    def requests(self) -> list[Request]:
-        """What it answered since the last forget(), once all answers under way are finished and logged."""
-        self._settle()
-        with open(self.work / "access.log", "rb") as log:
-            log.seek(self._skip)
-            return [Request(**json.loads(line)) for line in log]
-
-    def body_bytes(self, path: str | None = None) -> int:
-        """The bytes of bodies that it sent; only those of `path` (as sent) if one is given."""
-        return sum(r.body_bytes for r in self.requests() if path is None or r.path == path)
-
-    def file_bytes(self) -> int:
-        """The bytes of bodies that were no listings."""
-        return sum(r.body_bytes for r in self.requests() if not r.path.endswith("/"))
-
-    def forget(self) -> None:
-        """From now on it counts from zero."""
-        self._settle()
-        self._skip = (self.work / "access.log").stat().st_size
-
-    def _settle(self, quiet: float = 0.15, limit: float = 10) -> None:
-        """Waits until nothing is being answered and the log has not grown for `quiet` seconds."""
-        end = time.monotonic() + limit
-        size, since = -1, time.monotonic()
-        while time.monotonic() < end:
-            now = (self.work / "access.log").stat().st_size
-            if now != size or self._busy():
-                size, since = now, time.monotonic()
-            elif time.monotonic() - since >= quiet:
-                return
-            time.sleep(0.02)
+    def _request(self, line: bytes) -> Request:
+        return Request(**json.loads(line))
 
     def _busy(self) -> bool:
         status = self._status()

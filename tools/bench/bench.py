@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -13,14 +15,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(PROJECT / "tests"))
 
+from memory import at_hand  # noqa: E402
+from support import trees  # noqa: E402
 from support.mounting import Mount  # noqa: E402
 
 MIB, GIB = 1 << 20, 1 << 30
+
+Figure = TypeVar("Figure")
 
 
 def parser(what: str) -> argparse.ArgumentParser:
@@ -32,6 +39,33 @@ def parser(what: str) -> argparse.ArgumentParser:
                       help="where origin, cache and copies are put: all on this file system")
     made.add_argument("--json", type=Path, help="write the figures into this file as well")
     return made
+
+
+def add_race_options(made: argparse.ArgumentParser) -> None:
+    """Of the benchmarks that let programs race, over an emulated wire or not."""
+    made.add_argument("--runs", type=int, default=5)
+    made.add_argument("--option", "-o", type=_option, action="append", default=[], metavar="NAME=VALUE",
+                      help="a mount option, may be repeated")
+    made.add_argument("--buffers", choices=["system", "large"], default="system",
+                      help="TCP's limits at both ends: the kernel's, or enough for one stream to fill the wire")
+    made.add_argument("--wire", type=Path, default=PROJECT / "build/release/wire", help="the link emulator")
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def end_cleanly_on_signals() -> None:
+    """Ctrl-C and SIGTERM take down all that is up, through the `finally`s; a second one does not disturb that."""
+
+    def end(*_) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 @contextmanager
@@ -57,21 +91,40 @@ def mounted(mount: Mount) -> Iterator[Mount]:
         mount.remove()
 
 
+def write_original(path: Path, size: int) -> Path:
+    """A file of real bytes, which is in the page cache then."""
+    print(f"writes {size / MIB:g} MiB of real files", file=sys.stderr)
+    trees.write_real_file(path, size)
+    with open(path, "rb") as file:
+        while file.read(1 << 22):
+            pass
+    return path
+
+
 def settle() -> None:
     """What earlier runs have written is on the disk and does not disturb the next."""
     subprocess.run(["sync"], check=True)
 
 
-def alternate(runs: int, contestants: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Each contestant's figures, run by run; the order turns, so that none is always first."""
-    figures: dict[str, list[float]] = {name: [] for name in contestants}
+def alternate(runs: int, contestants: dict[str, Callable[[], Figure]],
+              show: Callable[[Figure], str] = lambda seconds: f"{seconds:9.3f} s",
+              memory: int = 0) -> dict[str, list[Figure]]:
+    """Each contestant's figures, run by run; the order turns, so that none is always first. `memory` is about what one
+    of them will use, page cache included."""
+    figures: dict[str, list[Figure]] = {name: [] for name in contestants}
     names = list(contestants)
     for run in range(runs):
         for name in names[run % len(names):] + names[: run % len(names)]:
             settle()
-            figures[name].append(contestants[name]())
-            print(f"  run {run + 1}: {name:24} {figures[name][-1]:9.3f} s", file=sys.stderr)
+            with at_hand(memory):
+                figures[name].append(contestants[name]())
+            print(f"  run {run + 1}: {name:24} {show(figures[name][-1])}", file=sys.stderr, flush=True)
     return figures
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest one that `share` of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def summary(figures: dict[str, list[float]], size: int) -> dict[str, dict]:
