@@ -40,9 +40,24 @@ BufferRef BufferPool::allocate(size_t size) {
       free_bytes_ -= capacity;
     }
   }
-  if (data == nullptr) data = map_pages(capacity);
+  if (data == nullptr) {
+    give_back(capacity);
+    data = map_pages(capacity);
+  }
   metrics_.buffer_bytes.fetch_add(static_cast<int64_t>(capacity), std::memory_order_relaxed);
   return std::make_shared<Buffer>(data, capacity, this);
+}
+
+// Unused buffers of other sizes make room for `capacity` more, so that all of it stays within the budget.
+void BufferPool::give_back(size_t capacity) {
+  MutexLock lock(mutex_);
+  for (size_t shift = kMaxShift; shift >= kMinShift && free_bytes_ > 0; --shift) {
+    while (!free_[shift].empty() && outstanding() + free_bytes_ + capacity > budget_) {
+      ::munmap(free_[shift].back(), size_t{1} << shift);
+      free_[shift].pop_back();
+      free_bytes_ -= size_t{1} << shift;
+    }
+  }
 }
 
 void BufferPool::recycle(std::byte* data, size_t capacity) {
@@ -50,7 +65,7 @@ void BufferPool::recycle(std::byte* data, size_t capacity) {
   const size_t shift = shift_of(capacity);
   if (shift <= kMaxShift) {
     MutexLock lock(mutex_);
-    if (free_bytes_ + capacity <= budget_ / kKeptShare) {
+    if (free_bytes_ + capacity <= budget_ / kKeptShare && outstanding() + free_bytes_ + capacity <= budget_) {
       free_[shift].push_back(data);
       free_bytes_ += capacity;
       return;

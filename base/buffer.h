@@ -63,6 +63,7 @@ class BufferPool {
   // back.
   static constexpr uint64_t kKeptShare = 2;
 
+  void give_back(size_t capacity);
   void recycle(std::byte* data, size_t capacity);
 
   const uint64_t budget_;

@@ -23,7 +23,9 @@ struct Metrics {
   Counter body_bytes_received{0};  // of files and of listings
   Counter fetches_failed{0};
   Counter fetches_retried{0};
+  Counter fetches_hedged{0};
   Gauge fetches_in_flight{0};
+  Gauge window_bytes{0};  // the read-ahead window of the stream that was read last
 
   // The cache.
   Counter blocks_stored{0};

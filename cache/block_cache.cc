@@ -27,6 +27,13 @@ size_t max_idle_objects() {
 // How often free space is looked at. A second at 1 GB/s is 1 GB: less than 5 % of any disk that holds such a cache.
 constexpr Duration kSpaceCheckPeriod = std::chrono::seconds(1);
 
+// Direct writes copy nothing and leave no second copy in the page cache, but hold their buffers until the disk is done.
+// While more than this is on its way the disk is the slower end, and the page cache takes the rest.
+constexpr uint64_t kMostDirectInFlight = 64 << 20;
+// Offsets, lengths and memory of direct writes are multiples of this on every disk of today. Blocks and buffers are;
+// the end of a file mostly is not, and is written through the page cache.
+constexpr uint64_t kDirectAlignment = 4096;
+
 }  // namespace
 
 BlockCache::BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, BufferPool& buffers, Metrics& metrics)
@@ -58,6 +65,7 @@ void BlockCache::open(Ino ino, uint64_t size, bool recorded) {
 void BlockCache::close(Ino ino) {
   Object& o = object(ino);
   if (--o.opens > 0) return;
+  o.direct.reset();
   o.idle = idle_.insert(idle_.end(), ino);
   trim_idle();
 }
@@ -151,7 +159,27 @@ Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create)
   }
   if (fd < 0) return fail(error_from_errno(errno, "cache: open " + path));
   o.file = std::make_shared<FileDescriptor>(fd);
+  // Its full length from the begin, so that no write has to extend it: those that do wait for each other. A file system
+  // that has no room for a hole (or none at all) says so at the write.
+  struct stat status {};
+  if (create && ::fstat(fd, &status) == 0 && static_cast<uint64_t>(status.st_size) < o.size) {
+    [[maybe_unused]] const int result = ::ftruncate(fd, static_cast<off_t>(o.size));
+  }
   return o.file;
+}
+
+// For a direct write of `range`; nothing when it has to go through the page cache.
+std::shared_ptr<FileDescriptor> BlockCache::direct_file(Object& o, ByteRange range) {
+  if (!direct_works_ || range.size() % kDirectAlignment != 0 || direct_bytes_in_flight_ > kMostDirectInFlight)
+    return nullptr;
+  if (o.direct) return o.direct;
+  const int fd = ::open(file_path(o.ino).c_str(), O_WRONLY | O_CLOEXEC | O_DIRECT);
+  if (fd < 0) {
+    if (errno == EINVAL) direct_works_ = false;
+    return nullptr;
+  }
+  o.direct = std::make_shared<FileDescriptor>(fd);
+  return o.direct;
 }
 
 void BlockCache::close_idle_files() {
@@ -285,6 +313,14 @@ bool BlockCache::verify(Object& o, const Read& read) {
 
 // --- a store -------------------------------------------------------------------------------------------------------
 
+struct BlockCache::Store {
+  StoredBlocks blocks;
+  ByteRange range;
+  BufferRef bytes;
+  std::shared_ptr<FileDescriptor> direct;  // when it bypasses the page cache
+  StoreDone done;
+};
+
 bool BlockCache::has_space(uint64_t bytes) {
   const auto cached =
       static_cast<uint64_t>(std::max<int64_t>(0, metrics_.bytes_cached.load(std::memory_order_relaxed)));
@@ -299,7 +335,7 @@ bool BlockCache::has_space(uint64_t bytes) {
   return space_ok_;
 }
 
-void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done) {
+void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done) {
   Object& o = object(ino);
   auto f = has_space(range.size()) ? file(o, true)
                                    : fail(ErrorCode::kNoSpace, "cache: the size limit or min-free is reached");
@@ -319,40 +355,54 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done
   }
   ++o.busy;
   *uncommitted_ += range.size();
-  struct Store {
-    StoredBlocks blocks;
-    ByteRange range;
-    BufferRef bytes;
-    StoreDone done;
-  };
-  auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), std::move(done)});
-  const int fd = (*f)->get();
+  auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), nullptr, std::move(done)});
+  if (page_cache == PageCache::kBypass) store->direct = direct_file(o, range);
+  if (store->direct) direct_bytes_in_flight_ += range.size();
+  start_store(ino, std::move(store));
+}
+
+void BlockCache::start_store(Ino ino, std::unique_ptr<Store> store) {
+  const int fd = (store->direct ? store->direct : store->blocks.file)->get();
   const std::byte* from = store->bytes->data();
+  const ByteRange range = store->range;
   disk_.write(fd, range.begin, from, range.size(), [this, ino, store = std::move(store)](int64_t result) mutable {
-    Object& obj = object(ino);
-    // A short write is as good as none: a disk that is full or broken.
-    const bool ok = result == static_cast<int64_t>(store->range.size());
-    if (ok) {
-      for (size_t i = 0; i < store->blocks.checksums.size(); ++i) {
-        const BlockIndex b = store->blocks.first + i;
-        Region& r = region(obj, b / kBlocksPerRegion);
-        r.record.present |= uint64_t{1} << (b % kBlocksPerRegion);
-        r.trusted |= uint64_t{1} << (b % kBlocksPerRegion);
-        r.record.checksum[b % kBlocksPerRegion] = store->blocks.checksums[i];
-      }
-      metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
-      index_.put_blocks(std::move(store->blocks), [sum = uncommitted_, n = store->range.size()](bool) { *sum -= n; });
-    } else {
-      *uncommitted_ -= store->range.size();
-      metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
-      if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);
-      store_error_logged_ = true;
-    }
-    StoreDone finished = std::move(store->done);
-    store.reset();
-    finished(ok);
-    finish_use(object(ino));
+    store_done(ino, std::move(store), result);
   });
+}
+
+void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t result) {
+  if (store->direct) {
+    direct_bytes_in_flight_ -= store->range.size();
+    store->direct.reset();
+    // Some file systems open a file so, and refuse only the write.
+    if (result == -EINVAL) {
+      direct_works_ = false;
+      return start_store(ino, std::move(store));
+    }
+  }
+  Object& obj = object(ino);
+  // A short write is as good as none: a disk that is full or broken.
+  const bool ok = result == static_cast<int64_t>(store->range.size());
+  if (ok) {
+    for (size_t i = 0; i < store->blocks.checksums.size(); ++i) {
+      const BlockIndex b = store->blocks.first + i;
+      Region& r = region(obj, b / kBlocksPerRegion);
+      r.record.present |= uint64_t{1} << (b % kBlocksPerRegion);
+      r.trusted |= uint64_t{1} << (b % kBlocksPerRegion);
+      r.record.checksum[b % kBlocksPerRegion] = store->blocks.checksums[i];
+    }
+    metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
+    index_.put_blocks(std::move(store->blocks), [sum = uncommitted_, n = store->range.size()](bool) { *sum -= n; });
+  } else {
+    *uncommitted_ -= store->range.size();
+    metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
+    if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);
+    store_error_logged_ = true;
+  }
+  StoreDone finished = std::move(store->done);
+  store.reset();
+  finished(ok);
+  finish_use(object(ino));
 }
 
 }  // namespace wormhole

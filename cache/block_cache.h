@@ -71,7 +71,10 @@ class BlockCache {
   // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it.
   // After `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.
   using StoreDone = UniqueFunction<void(bool)>;
-  void store(Ino ino, ByteRange range, BufferRef bytes, StoreDone done);
+  // Whether the kernel should keep a copy in its page cache: blocks of random reads are soon read again from here,
+  // those of a stream are in the page cache of the mount already.
+  enum class PageCache : uint8_t { kKeep, kBypass };
+  void store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done);
 
   // The object is of no use any more (a newer version exists): its records and its file go, as soon as it is closed.
   void drop(Ino ino);
@@ -89,14 +92,17 @@ class BlockCache {
     bool recorded = false;
     bool dropped = false;
     std::shared_ptr<FileDescriptor> file;
+    std::shared_ptr<FileDescriptor> direct;  // the same file with O_DIRECT, while it is filled
     std::unordered_map<uint64_t, Region> regions;
     std::list<Ino>::iterator idle;  // valid while opens == 0
   };
   struct Read;
+  struct Store;
 
   Object& object(Ino ino);
   Region& region(Object& object, uint64_t number);
   Result<std::shared_ptr<FileDescriptor>> file(Object& object, bool create);
+  std::shared_ptr<FileDescriptor> direct_file(Object& object, ByteRange range);
   std::string file_path(Ino ino) const;
   bool has_space(uint64_t bytes);
   void forget_block(Object& object, BlockIndex block);
@@ -111,6 +117,8 @@ class BlockCache {
   void start_read(Ino ino, std::unique_ptr<Read> read);
   void read_done(Ino ino, std::unique_ptr<Read> read, int64_t result);
   bool verify(Object& object, const Read& read);
+  void start_store(Ino ino, std::unique_ptr<Store> store);
+  void store_done(Ino ino, std::unique_ptr<Store> store, int64_t result);
 
   const BlockCacheOptions options_;
   Index& index_;
@@ -127,6 +135,8 @@ class BlockCache {
   TimePoint space_checked_{};
   bool space_ok_ = true;
   bool store_error_logged_ = false;
+  bool direct_works_ = true;  // O_DIRECT, on this file system
+  uint64_t direct_bytes_in_flight_ = 0;
 };
 
 }  // namespace wormhole

@@ -54,7 +54,7 @@ std::string_view as_view(const MDB_val& v) { return {static_cast<const char*>(v.
 constexpr uint64_t kUnknownSize = ~uint64_t{0};
 
 // LMDB's keys have at most 511 bytes; a longer URL is cut and made unique by a checksum of the whole.
-std::string root_key(const std::string& url) {
+std::string url_key(const std::string& url) {
   constexpr size_t kLongest = 480;
   if (url.size() <= kLongest) return url;
   return fmt::format("{}#{:016x}", url.substr(0, kLongest),
@@ -82,6 +82,7 @@ struct Batch {
   bool many_files = false;                             // ... else the whole file system is synced
   std::unordered_set<Ino> dropped;
   std::map<std::string, RootRecord> roots;
+  std::map<std::string, std::string> hosts;
   uint64_t next_ino = 0;
   std::optional<bool> clean;
   std::vector<UniqueFunction<void(bool)>> committed;
@@ -91,7 +92,7 @@ struct Batch {
 };
 
 struct Tables {
-  MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0;
+  MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0, hosts = 0;
 };
 
 class LmdbIndex final : public Index {
@@ -106,6 +107,8 @@ class LmdbIndex final : public Index {
   Ino allocate_ino() override;
   std::optional<RootRecord> root(const std::string& url) override;
   void put_root(const std::string& url, RootRecord record) override;
+  std::optional<std::string> host(const std::string& url) override;
+  void put_host(const std::string& url, std::string profile) override;
   std::optional<std::string> directory(Ino ino) override;
   void put_directory(Ino ino, std::string encoded) override;
   std::optional<ObjectRecord> object(Ino ino) override;
@@ -177,11 +180,10 @@ Status LmdbIndex::init(const std::string& path) {
   }
   MDB_txn* txn = nullptr;
   if (int e = ::mdb_txn_begin(env_, nullptr, 0, &txn); e != 0) return lmdb_error(e, "begin");
-  const std::pair<const char*, MDB_dbi*> names[] = {{"meta", &tables_.meta},
-                                                    {"directories", &tables_.directories},
-                                                    {"objects", &tables_.objects},
-                                                    {"regions", &tables_.regions},
-                                                    {"roots", &tables_.roots}};
+  const std::pair<const char*, MDB_dbi*> names[] = {
+      {"meta", &tables_.meta},       {"directories", &tables_.directories},
+      {"objects", &tables_.objects}, {"regions", &tables_.regions},
+      {"roots", &tables_.roots},     {"hosts", &tables_.hosts}};
   for (auto [name, table] : names) {
     if (int e = ::mdb_dbi_open(txn, name, MDB_CREATE, table); e != 0) {
       ::mdb_txn_abort(txn);
@@ -320,12 +322,26 @@ std::optional<RootRecord> LmdbIndex::root(const std::string& url) {
       if (auto it = b->roots.find(url); it != b->roots.end()) return it->second;
     }
   }
-  const auto bytes = get(tables_.roots, root_key(url));
+  const auto bytes = get(tables_.roots, url_key(url));
   return bytes ? decode_root(*bytes) : std::nullopt;
 }
 
 void LmdbIndex::put_root(const std::string& url, RootRecord record) {
   post([&](Batch& b) { b.roots[url] = std::move(record); });
+}
+
+std::optional<std::string> LmdbIndex::host(const std::string& url) {
+  {
+    MutexLock lock(mutex_);
+    for (const Batch* b : {&waiting_, &committing_}) {
+      if (auto it = b->hosts.find(url); it != b->hosts.end()) return it->second;
+    }
+  }
+  return get(tables_.hosts, url_key(url));
+}
+
+void LmdbIndex::put_host(const std::string& url, std::string profile) {
+  post([&](Batch& b) { b.hosts[url] = std::move(profile); });
 }
 
 void LmdbIndex::put_directory(Ino ino, std::string encoded) {
@@ -475,8 +491,11 @@ int LmdbIndex::apply(MDB_txn* txn, const Batch& batch, int64_t* bytes_delta) {
   for (const auto& [ino, record] : batch.objects) {
     if (int e = put(txn, tables_.objects, encode_key(ino), encode(record)); e != 0) return e;
   }
+  for (const auto& [url, profile] : batch.hosts) {
+    if (int e = put(txn, tables_.hosts, url_key(url), profile); e != 0) return e;
+  }
   for (const auto& [url, record] : batch.roots) {
-    if (int e = put(txn, tables_.roots, root_key(url), encode(record)); e != 0) return e;
+    if (int e = put(txn, tables_.roots, url_key(url), encode(record)); e != 0) return e;
   }
   if (int e = apply_blocks(txn, batch, bytes_delta); e != 0) return e;
   if (int e = put_number(txn, "next_ino", batch.next_ino); e != 0) return e;

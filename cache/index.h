@@ -54,6 +54,10 @@ class Index {
   virtual std::optional<RootRecord> root(const std::string& url) = 0;
   virtual void put_root(const std::string& url, RootRecord record) = 0;
 
+  // What was learnt of the server at `url`, as its owner encoded it.
+  virtual std::optional<std::string> host(const std::string& url) = 0;
+  virtual void put_host(const std::string& url, std::string profile) = 0;
+
   // The directory's listing as fs/directory.h encoded it.
   virtual std::optional<std::string> directory(Ino ino) = 0;
   virtual void put_directory(Ino ino, std::string encoded) = 0;

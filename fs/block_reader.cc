@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "fs/speculation.h"
 #include "net/range_planner.h"
 
 namespace wormhole {
@@ -18,6 +19,35 @@ constexpr uint64_t kResidentShare = 4;
 // that failed into single reads.
 constexpr Duration kDoubtsLast = std::chrono::seconds(5);
 constexpr Duration kPatienceInDoubt = std::chrono::seconds(1);
+
+// Of the memory budget, what the windows of all streams may have together: half, so that readers themselves, parts
+// that are being stored and guesses find room.
+constexpr uint64_t kWindowShare = 2;
+// A window of two BDPs, counted with the time that a part takes: rates that are measured while the window is the limit
+// can still double.
+constexpr uint64_t kWindowGain = 2;
+constexpr uint64_t kLeastWindowBound = 4 << 20;   // a link that was idle looks slow
+constexpr uint64_t kUnmeasuredWindow = 64 << 20;  // 1 Gbit/s x 0.5 s
+constexpr uint64_t kUnmeasuredPart = 1 << 20;     // all of them share a rate nobody knows, and the first is waited for
+constexpr uint64_t kSmallestShareOfBudget = 1 << 20;
+
+// A reader's own blocks and what may come with them in one request.
+constexpr uint64_t kFirstRequest = 128 * 1024;
+
+// Guesses: how large each is (small, because what is under way cannot be preempted), how many are under way for each
+// connection (one that runs, one that follows), and their share of the budget.
+constexpr uint64_t kGuessSize = 2 << 20;
+constexpr int kGuessesPerConnection = 2;
+constexpr uint64_t kGuessShare = 4;
+constexpr int kProposalsAtOnce = 64;  // looks at what is there already, for each call
+
+// A file that was read in sequence within this time counts as a stream; one that nobody has read for the longer one
+// gives its memory back.
+constexpr Duration kStreamFor = std::chrono::seconds(3);
+constexpr Duration kIdleAfter = std::chrono::seconds(10);
+
+// Parts of at least this size belong to a stream: a random reader's own are a block or a few.
+constexpr uint64_t kStreamPart = 256 * 1024;
 
 // How often a read starts over when the part it waited for failed for reasons that were not its own.
 constexpr int kMaxRestarts = 2;
@@ -34,6 +64,12 @@ struct BlockReader::Object {
   int opens = 0;
   int reads = 0;  // under way
   Readahead readahead;
+  TimePoint last_read{}, last_in_sequence{};
+  bool rests = false;  // has given its memory back
+
+  std::optional<Speculation> speculation;  // since the first random read
+  std::vector<bool> guessed;               // by block: guessed, and not read since
+
   std::map<uint64_t, std::unique_ptr<Part>> parts;  // by begin; they do not overlap
 
   // A server without ranges: one plain GET delivers everything in order.
@@ -135,6 +171,18 @@ void BlockReader::close(Ino ino) {
   release_if_unused(ino);
 }
 
+// Open, but nobody reads: what is under way for nobody ends, what is stored needs no memory, and the next reader begins
+// with a small window.
+void BlockReader::give_back_memory(Object& o) {
+  o.rests = true;
+  o.readahead.rest();
+  for (auto it = o.parts.begin(); it != o.parts.end();) {
+    Part& part = *(it++)->second;
+    if (part.state == Part::State::kFetching && part.waiters.empty()) fetcher_.cancel(part.id);
+    if (part.state == Part::State::kResident) remove_part(part);
+  }
+}
+
 void BlockReader::release_if_unused(Ino ino) {
   auto it = objects_.find(ino);
   if (it == objects_.end()) return;
@@ -197,17 +245,23 @@ void BlockReader::start(const ReadRef& read) {
   if (o.stream.wanted && missing != runs.end()) return wait_for_stream(read, missing->range.begin);
   read->missing = runs.size();
   const ByteRange range = read->range;
+  count_hits(o, range);
   ++o.reads;  // answering may be the last thing that keeps the object
   // Parts come first: making room for what is missing may cost a part that only waits for readers.
   for (const Run& run : runs) {
     if (run.place == Place::kPart) take_from_part(read, *run.part, run.range);
   }
+  const bool looks_ahead = !o.stream.wanted && !options_.offline && !o.stale;
+  const LinkEstimate link = fetcher_.link();
+  Readahead::Proposal proposal;
+  if (looks_ahead) proposal = o.readahead.on_read(range, o.size, stalled, window_bounds(link));
+  const uint64_t ahead = proposal.ranges.empty() ? 0 : proposal.ranges.front().end;
   for (const Run& run : runs) {
     if (!read->reply) break;  // failed, or started over
     if (run.place == Place::kDisk) read_cached(read, run.range);
-    if (run.place == Place::kNowhere) read_missing(read, run.range);
+    if (run.place == Place::kNowhere) read_missing(read, run.range, run.range.end == range.end ? ahead : 0);
   }
-  if (!o.stream.wanted && !options_.offline) read_ahead(o, range, stalled);
+  if (looks_ahead && !o.stale) read_ahead(o, range, proposal, link, missing != runs.end());
   --o.reads;
   release_if_unused(o.ino);
 }
@@ -246,7 +300,8 @@ void BlockReader::take_from_part(const ReadRef& read, Part& part, ByteRange rang
     piece_ready(read, piece, bytes, skip, true);
     return;
   }
-  if (part.lane == Lane::kSpeculative) {
+  if (part.lane != Lane::kDemand) {
+    if (part.lane == Lane::kIdle) --guesses_;
     part.lane = Lane::kDemand;
     fetcher_.promote(part.id);
   }
@@ -268,10 +323,16 @@ void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<Blo
   start(std::make_shared<Read>(std::move(*read)));
 }
 
-void BlockReader::read_missing(const ReadRef& read, ByteRange range) {
+// `ahead`: what follows is wanted up to there as well. A little of it is asked for with the same request: a reader of a
+// few bytes then needs one connection, which is open.
+void BlockReader::read_missing(const ReadRef& read, ByteRange range, uint64_t ahead) {
   Object& o = *read->object;
   if (options_.offline) return read_fail(*read, Error{ErrorCode::kUnreachable, o.url + ": not cached, and offline=on"});
-  const ByteRange blocks = align_to_blocks(range, o.size);
+  ByteRange blocks = align_to_blocks(range, o.size);
+  if (ahead > blocks.end && blocks.size() < kFirstRequest) {
+    const ByteRange more = align_to_blocks({blocks.end, std::min(ahead, blocks.begin + kFirstRequest)}, o.size);
+    if (const Run run = locate(o, more); run.place == Place::kNowhere) blocks.end = run.range.end;
+  }
   make_room(blocks.size(), true);
   take_from_part(read, start_part(o, blocks, Lane::kDemand, patience_left(*read)), range);
 }
@@ -284,19 +345,85 @@ Duration BlockReader::patience_left(const Read& read) const {
   return std::max<Duration>(read.started + whole - now, std::chrono::milliseconds(100));
 }
 
-void BlockReader::read_ahead(Object& o, ByteRange range, bool stalled) {
-  const ByteRange proposed = o.readahead.on_read(range, o.size, stalled);
-  if (proposed.empty() || o.stale) return;
-  const ByteRange blocks = align_to_blocks(proposed, o.size);
-  for (ByteRange part : split_range(blocks, part_size_for(o.readahead.window()))) {
-    // What is there already is skipped, block by block at the edges.
+WindowBounds BlockReader::window_bounds(const LinkEstimate& link) const {
+  const uint64_t share = std::max(buffers_.budget() / kWindowShare / sequential_files_, kSmallestShareOfBudget);
+  if (link.rate == 0) return {0, std::min(share, kUnmeasuredWindow)};
+  const double rate = static_cast<double>(link.rate);
+  const double trip = std::chrono::duration<double>(link.round_trip).count();
+  const double part_time = static_cast<double>(link.part_size) * std::max(1, link.connections) / rate;
+  const auto pipe = static_cast<uint64_t>(rate * trip) * kWindowGain;
+  const auto bound = static_cast<uint64_t>(rate * (trip + part_time)) * kWindowGain;
+  return {pipe, std::min(share, std::max(bound, kLeastWindowBound))};
+}
+
+void BlockReader::read_ahead(Object& o, ByteRange range, const Readahead::Proposal& proposal, const LinkEstimate& link,
+                             bool missing) {
+  o.last_read = clock_.now();
+  o.rests = false;
+  if (proposal.sequential) {
+    o.last_in_sequence = o.last_read;
+    metrics_.window_bytes.store(static_cast<int64_t>(o.readahead.window()), std::memory_order_relaxed);
+    const uint64_t part_size =
+        std::min(part_size_for(o.readahead.window()), link.part_size > 0 ? link.part_size : kUnmeasuredPart);
+    for (const ByteRange& ahead : proposal.ranges) {
+      if (!fetch_ahead(o, align_to_blocks(ahead, o.size), part_size, link.connections)) return;
+    }
+    return;
+  }
+  if (!missing || !options_.speculate) return;
+  if (!o.speculation) o.speculation.emplace(o.size);
+  o.speculation->demanded(align_to_blocks(range, o.size));
+  guess(o);
+}
+
+// False when memory has run out.
+bool BlockReader::fetch_ahead(Object& o, ByteRange blocks, uint64_t part_size, int connections) {
+  for (ByteRange part : split_to_end(blocks, part_size, o.size, connections)) {
+    // What is there already is skipped.
     while (!part.empty()) {
-      Run run = locate(o, part);
+      const Run run = locate(o, part);
       if (run.place == Place::kNowhere) {
-        if (!make_room(run.range.size(), false)) return o.readahead.give_back(run.range.begin);
+        if (!make_room(run.range.size(), false)) {
+          o.readahead.give_back(run.range.begin);
+          return false;
+        }
         start_part(o, run.range, Lane::kSpeculative, options_.patience);
       }
       part.begin = run.range.end;
+    }
+  }
+  return true;
+}
+
+// The blocks of `range` that were guessed have been worth it.
+void BlockReader::count_hits(Object& o, ByteRange range) {
+  if (o.guessed.empty()) return;
+  for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) {
+    if (!o.guessed[b]) continue;
+    o.guessed[b] = false;
+    o.speculation->hit(kBlockSize);
+  }
+}
+
+// Keeps the idle wire busy with what speculation.h proposes.
+void BlockReader::guess(Object& o) {
+  if (!o.speculation || o.stale || o.stream.wanted || o.opens == 0 || shut_down_) return;
+  const LinkEstimate link = fetcher_.link();
+  const int most = std::max(1, link.connections) * kGuessesPerConnection;
+  for (int i = 0; i < kProposalsAtOnce && guesses_ < most; ++i) {
+    if (static_cast<uint64_t>(guesses_) * kGuessSize > buffers_.budget() / kGuessShare || !make_room(kGuessSize, false))
+      return;
+    ByteRange piece = align_to_blocks(o.speculation->next(kGuessSize, link.rate), o.size);
+    if (piece.empty()) return;
+    while (!piece.empty()) {
+      const Run run = locate(o, piece);
+      piece.begin = run.range.end;
+      if (run.place != Place::kNowhere) continue;
+      start_part(o, run.range, Lane::kIdle, options_.patience);
+      ++guesses_;
+      o.speculation->guessed(run.range);
+      if (o.guessed.empty()) o.guessed.resize(block_count(o.size));
+      for (BlockIndex b = block_of(run.range.begin); b <= block_of(run.range.end - 1); ++b) o.guessed[b] = true;
     }
   }
 }
@@ -396,9 +523,13 @@ void BlockReader::serve_waiters(Part& part) {
 
 void BlockReader::part_complete(Part& part) {
   fetching_.erase(part.id);
+  const bool guessed = part.state == Part::State::kFetching && part.lane == Lane::kIdle;
+  if (guessed) --guesses_;
   part.state = Part::State::kStoring;
   const Ino ino = part.object->ino;
-  cache_.store(ino, part.range, part.buffer,
+  // What random readers get is soon read again from the cache's file; a stream is not, and its parts are large.
+  const bool stream = part.lane != Lane::kIdle && part.range.size() >= kStreamPart;
+  cache_.store(ino, part.range, part.buffer, stream ? BlockCache::PageCache::kBypass : BlockCache::PageCache::kKeep,
                [this, ino, begin = part.range.begin, id = part.id](bool ok) { part_stored(ino, begin, id, ok); });
 }
 
@@ -408,7 +539,8 @@ void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
   auto it = object->second->parts.find(begin);
   if (it == object->second->parts.end() || it->second->id != id) return;
   Part& part = *it->second;
-  if (part.used_up || part.object->stale || shut_down_) {
+  // A guess is on disk now, and nobody is expected to read it soon.
+  if (part.used_up || part.lane == Lane::kIdle || part.object->stale || shut_down_) {
     remove_part(part);
   } else {
     make_resident(part);
@@ -424,7 +556,10 @@ void BlockReader::make_resident(Part& part) {
 }
 
 void BlockReader::remove_part(Part& part) {
-  if (part.state == Part::State::kFetching) fetching_.erase(part.id);
+  if (part.state == Part::State::kFetching) {
+    fetching_.erase(part.id);
+    if (part.lane == Lane::kIdle) --guesses_;
+  }
   if (part.state == Part::State::kResident) {
     resident_.erase(part.place);
     resident_bytes_ -= part.buffer->capacity();
@@ -477,11 +612,15 @@ void BlockReader::fetch_done(FetchId id, Status status) {
   auto it = fetching_.find(id);
   if (it == fetching_.end()) return;
   Part& part = *it->second;
+  Object& o = *part.object;
   if (status) {
     part.arrived = part.range.size();
+    ++o.reads;  // served readers may close the file, and a store that fails at once ends the part
     serve_waiters(part);
-    // Served readers may have closed the file, but not this part: it is still kFetching.
     part_complete(part);
+    if (o.speculation) guess(o);
+    --o.reads;
+    release_if_unused(o.ino);
   } else {
     part_failed(part, std::move(status.error()));
   }
@@ -697,6 +836,12 @@ void BlockReader::stream_done(Object& o, const Status& status) {
 
 void BlockReader::tick() {
   const TimePoint now = clock_.now();
+  uint64_t streams = 0;
+  for (auto& [ino, o] : objects_) {
+    if (o->last_in_sequence != TimePoint{} && now - o->last_in_sequence < kStreamFor) ++streams;
+    if (!o->rests && o->last_read != TimePoint{} && now - o->last_read >= kIdleAfter) give_back_memory(*o);
+  }
+  sequential_files_ = std::max<uint64_t>(1, streams);
   for (auto& [id, o] : streams_) {
     if (now - o->stream.last_progress < options_.patience) continue;
     std::vector<ReadRef> late = std::move(o->stream.waiters);

@@ -6,6 +6,7 @@
 //   read_cached       on disk     -> read_cached_done   (checksum bad: cut again, now it is missing)
 //   read_missing      nowhere     -> a new part, fetched on demand
 //   read_ahead      what readahead.h proposes becomes speculative parts, if there is memory for them
+//   guess           what speculation.h proposes becomes idle parts, while nobody else needs the wire
 //   fetch_*         bytes arrive: whoever waits for them is answered; a complete part is stored, behind the readers
 //   read_finish     the last piece of a read is here: reply, exactly once
 //
@@ -44,6 +45,7 @@ using ReadReply = UniqueFunction<void(Result<std::span<const iovec>>), 48>;
 struct BlockReaderOptions {
   Duration patience = std::chrono::seconds(30);  // how long a read may wait without any byte arriving
   bool offline = false;                          // what is not cached is an error, without asking the server
+  bool speculate = true;                         // fetch on an idle wire what random readers may want
   ReadaheadOptions readahead;
 };
 
@@ -76,7 +78,8 @@ class BlockReader {
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes);
   void fetch_done(FetchId id, Status status);
 
-  // Deadlines of readers that wait for a whole body. About once a second.
+  // Deadlines of readers that wait for a whole body; files that nobody reads give their memory back. About once a
+  // second.
   void tick();
 
   // Answers every waiting read with kCancelled and ends all fetches; nothing is read after it.
@@ -93,8 +96,13 @@ class BlockReader {
   void take_from_part(const ReadRef& read, Part& part, ByteRange range);
   void read_cached(const ReadRef& read, ByteRange range);
   void read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result);
-  void read_missing(const ReadRef& read, ByteRange range);
-  void read_ahead(Object& object, ByteRange range, bool stalled);
+  void read_missing(const ReadRef& read, ByteRange range, uint64_t ahead);
+  void read_ahead(Object& object, ByteRange range, const Readahead::Proposal& proposal, const LinkEstimate& link,
+                  bool missing);
+  bool fetch_ahead(Object& object, ByteRange blocks, uint64_t part_size, int connections);
+  WindowBounds window_bounds(const LinkEstimate& link) const;
+  void count_hits(Object& object, ByteRange range);
+  void guess(Object& object);
   void piece_ready(const ReadRef& read, size_t piece, BufferRef bytes, uint64_t skip, bool from_network);
   void read_finish(Read& read);
   void read_fail(Read& read, Error error);
@@ -122,6 +130,7 @@ class BlockReader {
   bool make_room(uint64_t bytes, bool must);
 
   // Objects.
+  void give_back_memory(Object& object);
   void object_stale(Object& object, const Error& why);
   void fail_waiters(Object& object, const Error& error);
   void release_if_unused(Ino ino);
@@ -148,6 +157,8 @@ class BlockReader {
   std::unordered_map<FetchId, Object*> streams_;
   std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
+  int guesses_ = 0;                // idle parts that are being fetched
+  uint64_t sequential_files_ = 1;  // files that were read in sequence lately; at least 1
   FetchId next_fetch_ = 1;
   TimePoint last_timeout_{};  // when a fetch has last found the server silent; {} since bytes have arrived
   bool shut_down_ = false;

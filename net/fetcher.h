@@ -24,8 +24,10 @@ namespace wormhole {
 
 using FetchId = uint64_t;  // chosen by the caller, unique among fetches in flight
 
-// Demand goes before speculation in every queue.
-enum class Lane : uint8_t { kDemand, kSpeculative };
+// What goes first, in every queue: somebody waits for it; a reader who reads on will want it; the wire is idle, and it
+// may be of use.
+enum class Lane : uint8_t { kDemand, kSpeculative, kIdle };
+inline constexpr size_t kLanes = 3;
 
 // What a response says about the object.
 struct ObjectHead {
@@ -85,15 +87,25 @@ struct DocumentRequest {
   UniqueFunction<void(Result<Document>)> done;
 };
 
+// What the wire gives, as far as it has been measured. Window and part sizes follow from it.
+struct LinkEstimate {
+  uint64_t rate = 0;       // bytes per second of all connections together; 0: not known
+  Duration round_trip{};   // from a request to its first byte; zero: not known
+  int connections = 0;     // range requests that run at a time; 0: not known
+  uint64_t part_size = 0;  // bytes; what one connection carries in a good while (range_planner.h); 0: not known
+};
+
 class Fetcher {
  public:
   virtual ~Fetcher() = default;
   virtual void fetch(FetchRequest request) = 0;
-  // fetch_done(kCancelled) follows if the fetch was still under way. After it nobody writes into the buffer.
+  // fetch_done(kCancelled) follows if the fetch was still under way, or fetch_done(ok) when the rest was not worth
+  // breaking off. After it nobody writes into the buffer.
   virtual void cancel(FetchId id) = 0;
-  // A queued speculative fetch that somebody waits for now.
+  // A fetch that somebody waits for now.
   virtual void promote(FetchId id) = 0;
   virtual void get(DocumentRequest request) = 0;
+  virtual LinkEstimate link() const = 0;
 };
 
 }  // namespace wormhole

@@ -32,6 +32,7 @@ class Url {
 
   const std::string& scheme() const { return scheme_; }
   const std::string& host() const { return host_; }
+  const std::string& port() const { return port_; }    // never empty
   const std::string& path() const { return path_; }    // encoded, begins with '/'
   const std::string& query() const { return query_; }  // encoded, without '?'; "" when there is none
   bool is_directory() const { return path_.ends_with('/'); }

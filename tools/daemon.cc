@@ -20,9 +20,6 @@ namespace {
 // A daemon that has just been unmounted still writes its last commit; a new mount of the same cache waits that long.
 constexpr int kLockPatienceSeconds = 5;
 
-// Read-ahead of one stream may take half of the memory, so that another stream and the readers themselves find some.
-constexpr uint64_t kReadaheadShare = 2;
-
 // Workers of libfuse decode requests and never wait; beyond a few they only add context switches.
 constexpr unsigned kMaxFuseThreads = 8;
 
@@ -63,8 +60,8 @@ Result<std::string> Daemon::start() {
 
   const auto given = Url::parse(options_.url);
   if (!given) return fail(given.error());
-  options_.curl.user = given->user();
-  options_.curl.password = given->password();
+  options_.curl.credentials.user = given->user();
+  options_.curl.credentials.password = given->password();
   const Url url = given->without_credentials();
   // A query may hold a token, and everybody can read the mount table.
   source_ = url.display().substr(0, url.display().find('?'));
@@ -72,6 +69,9 @@ Result<std::string> Daemon::start() {
 
   buffers_ = std::make_unique<BufferPool>(options_.memory, metrics_);
   options_.curl.connect_timeout = std::min(options_.curl.connect_timeout, options_.timeout);
+  // Files that are of no use are an error of the mount; later, when they are read again, they leave the old ones.
+  if (auto s = Credentials(options_.curl.credentials).load(); !s) return fail(s.error());
+  recall_servers(url);
   fetcher_ = std::make_unique<CurlFetcher>(options_.curl, *buffers_, metrics_, clock_);
 
   Ino root_ino = 0;
@@ -82,8 +82,7 @@ Result<std::string> Daemon::start() {
   BlockReaderOptions reader;
   reader.patience = options_.timeout;
   reader.offline = options_.offline == OfflineMode::kOn;
-  reader.readahead.max_window = std::min(reader.readahead.max_window, options_.memory / kReadaheadShare);
-  reader.readahead.first_window = std::min(reader.readahead.first_window, reader.readahead.max_window);
+  reader.speculate = options_.speculate;
   BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify, options_.cache_size, options_.min_free};
   engine_ = std::make_unique<Engine>(reader, cache, *index_, *fetcher_, *buffers_, metrics_, clock_, [this](Ino ino) {
     if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
@@ -116,6 +115,23 @@ Status Daemon::open_cache(const Url& url) {
   index_ = std::move(*index);
   if (!index_->was_clean()) log::warn("the cache was not closed cleanly: each block is checked when it is first read");
   return {};
+}
+
+// What earlier runs have learnt of the origin and its mirrors.
+void Daemon::recall_servers(const Url& url) {
+  options_.curl.origin = url.str();
+  std::vector<std::string> urls = options_.curl.mirrors;
+  urls.push_back(url.str());
+  for (const std::string& server : urls) {
+    const auto text = index_->host(server);
+    if (!text) continue;
+    if (const auto profile = decode_host_profile(*text)) options_.curl.profiles[server] = *profile;
+  }
+}
+
+void Daemon::remember_servers() {
+  if (!fetcher_ || !index_) return;
+  for (const auto& [url, profile] : fetcher_->profiles()) index_->put_host(url, encode(profile));
 }
 
 // What the server says the URL is; what the cache remembers when the server does not answer.
@@ -196,6 +212,7 @@ void Daemon::stop() {
   if (session_) session_->stop();
   if (engine_) engine_->stop();
   if (catalog_) catalog_->stop();
+  remember_servers();
   fetcher_.reset();
   catalog_.reset();
   session_.reset();
@@ -217,6 +234,7 @@ void Daemon::stop() {
 nlohmann::json Daemon::status() const {
   const auto value = [](const auto& counter) { return counter.load(std::memory_order_relaxed); };
   const Metrics& m = metrics_;
+  const LinkEstimate link = fetcher_->link();
   return {
       {"mountpoint", options_.mountpoint},
       {"url", source_},
@@ -236,6 +254,11 @@ nlohmann::json Daemon::status() const {
       {"fetches_in_flight", value(m.fetches_in_flight)},
       {"fetches_retried", value(m.fetches_retried)},
       {"fetches_failed", value(m.fetches_failed)},
+      {"fetches_hedged", value(m.fetches_hedged)},
+      {"link_bytes_per_second", link.rate},
+      {"link_round_trip_ms", std::chrono::duration<double, std::milli>(link.round_trip).count()},
+      {"connections_target", link.connections},
+      {"window_bytes", value(m.window_bytes)},
       {"blocks_stored", value(m.blocks_stored)},
       {"blocks_corrupt", value(m.blocks_corrupt)},
       {"store_errors", value(m.store_errors)},

@@ -35,6 +35,8 @@ class Daemon {
 
  private:
   Status open_cache(const Url& url);
+  void recall_servers(const Url& url);
+  void remember_servers();
   Result<RemoteRoot> find_root(const Url& url, Ino* ino, std::string* warning);
   Status check_root_listing();
   Status mount();

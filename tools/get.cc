@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <algorithm>
 
 #include <CLI/CLI.hpp>
 #include <atomic>
@@ -168,6 +169,11 @@ int get(const GetOptions& options) {
   BufferPool buffers(Download::memory_for(options.connections), metrics);
   CurlOptions curl;
   curl.connections = options.connections;
+  // What is measured is of one server; for several it would be a mixture.
+  const Url& first = items->front().url;
+  if (std::all_of(items->begin(), items->end(), [&](const Item& item) { return item.url.same_origin(first); }))
+    curl.origin = first.str();
+  curl.keep_warm = false;
   curl.ca_file = options.ca_file;
   curl.retry.attempts = kAttempts;
   CurlFetcher fetcher(curl, buffers, metrics, clock);

@@ -94,6 +94,48 @@ Status set_log_level(log::Level& field, const std::string& text) {
   return fail(ErrorCode::kInvalid, "expected one of: debug, info, warn, error, off");
 }
 
+Status set_switch(bool& field, const std::string& text) {
+  return set_word(field, text, {{"auto", true}, {"on", true}, {"off", false}});
+}
+
+Status set_connections(int& field, const std::string& text) {
+  if (text == "auto") {
+    field = 0;
+    return {};
+  }
+  if (set_integer(field, text, 1, 256)) return {};
+  return fail(ErrorCode::kInvalid, "expected auto or a whole number from 1 to 256");
+}
+
+Status add_mirror(std::vector<std::string>& mirrors, const std::string& text) {
+  const auto url = Url::parse(text);
+  if (!url) return fail(url.error());
+  if (!url->user().empty() || !url->password().empty())
+    return fail(ErrorCode::kInvalid, "a mirror is asked without credentials: leave user and password out");
+  mirrors.push_back(url->str());
+  return {};
+}
+
+Status add_interface(std::vector<std::string>& interfaces, const std::string& text) {
+  if (text.empty()) return fail(ErrorCode::kInvalid, "expected a network device or a local address");
+  interfaces.push_back(text);
+  return {};
+}
+
+// http://, https:// and socks5h:// among others: what libcurl takes. A password in it would be in the mount's
+// arguments.
+Status set_proxy(std::string& field, const std::string& text) {
+  if (text.empty()) return fail(ErrorCode::kInvalid, "expected the URL of a proxy");
+  if (text.find('@') != std::string::npos)
+    return fail(ErrorCode::kInvalid,
+                "no credentials here, everybody sees them: set them in $https_proxy or $http_proxy");
+  field = text;
+  return {};
+}
+
+// Below it a read of the kernel takes longer than people wait.
+constexpr uint64_t kMinRate = 16 << 10;
+
 // The smallest memory budget with which a reader and its read-ahead still overlap: two parts of each size.
 constexpr uint64_t kMinMemory = 16ull << 20;
 
@@ -113,11 +155,14 @@ const std::map<std::string, Setter>& setters() {
          return s;
        }},
       {"ttl", [](MountOptions& o, auto& v) { return set_integer(o.ttl, v, 0, 1'000'000'000); }},
-      {"connections", [](MountOptions& o, auto& v) { return set_integer(o.curl.connections, v, 1, 256); }},
+      {"connections", [](MountOptions& o, auto& v) { return set_connections(o.curl.connections, v); }},
       {"http",
        [](MountOptions& o, auto& v) {
          return set_word(o.curl.http, v,
-                         {{"auto", HttpVersion::kAuto}, {"1.1", HttpVersion::k1_1}, {"2", HttpVersion::k2}});
+                         {{"auto", HttpVersion::kAuto},
+                          {"1.1", HttpVersion::k1_1},
+                          {"2", HttpVersion::k2},
+                          {"3", HttpVersion::k3}});
        }},
       {"offline",
        [](MountOptions& o, auto& v) {
@@ -129,7 +174,19 @@ const std::map<std::string, Setter>& setters() {
          return set_word(o.verify, v,
                          {{"auto", VerifyMode::kAuto}, {"always", VerifyMode::kAlways}, {"off", VerifyMode::kOff}});
        }},
+      {"speculate", [](MountOptions& o, auto& v) { return set_switch(o.speculate, v); }},
+      {"mirror", [](MountOptions& o, auto& v) { return add_mirror(o.curl.mirrors, v); }},
+      {"hedge", [](MountOptions& o, auto& v) { return set_switch(o.curl.hedge, v); }},
+      {"keep-warm", [](MountOptions& o, auto& v) { return set_switch(o.curl.keep_warm, v); }},
+      {"limit-rate", [](MountOptions& o, auto& v) { return set_size(o.curl.limit_rate, v, kMinRate); }},
+      {"bind", [](MountOptions& o, auto& v) { return add_interface(o.curl.interfaces, v); }},
+      {"proxy", [](MountOptions& o, auto& v) { return set_proxy(o.curl.proxy, v); }},
       {"ca", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.ca_file, v); }},
+      {"cert", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.certificate_file, v); }},
+      {"key", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.key_file, v); }},
+      {"netrc", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.netrc_file, v); }},
+      {"token-file", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.token_file, v); }},
+      {"header-file", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.header_file, v); }},
       {"log", [](MountOptions& o, auto& v) { return set_path(o.log_file, v); }},
       {"log-level", [](MountOptions& o, auto& v) { return set_log_level(o.log_level, v); }},
       {"uid", [](MountOptions& o, auto& v) { return set_integer(o.filesystem.uid, v, 0, UINT32_MAX - 1); }},

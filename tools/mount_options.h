@@ -28,6 +28,7 @@ struct MountOptions {
   int64_t ttl = 60;
   OfflineMode offline = OfflineMode::kAuto;
   VerifyMode verify = VerifyMode::kAuto;
+  bool speculate = true;
   CurlOptions curl;
   FilesystemOptions filesystem;
   std::string log_file;  // empty: <cache>/daemon.log, or stderr in the foreground

@@ -122,7 +122,7 @@ class BlockCacheTest : public ::testing::Test {
     loop_->post([&] {
       BufferRef bytes = buffers_.allocate(range.size());
       test::fill_pattern(kSeed, range.begin, {bytes->data(), range.size()});
-      cache_->store(ino, range, std::move(bytes), [&](bool ok) { done.set_value(ok); });
+      cache_->store(ino, range, std::move(bytes), BlockCache::PageCache::kBypass, [&](bool ok) { done.set_value(ok); });
     });
     return done.get_future().get();
   }
@@ -462,7 +462,7 @@ TEST_F(BlockCacheTest, AWriteThatFindsNoSpaceStoresNothing) {
 
 TEST_F(BlockCacheTest, AShortWriteStoresNothing) {
   open();
-  disk_->order_write(1, {.at_most = kBlockSize + 5});
+  disk_->order_write(1, {.at_most = kBlockSize + 4096});
   EXPECT_FALSE(store(3, 2));
   EXPECT_FALSE(has(3));
   EXPECT_FALSE(has(4));
@@ -602,7 +602,8 @@ TEST_F(BlockCacheTest, AStoreThatIsUnderWayAtTheCloseIsKept) {
   loop_->post([&] {
     BufferRef bytes = buffers_.allocate(kBlockSize);
     test::fill_pattern(kSeed, 0, {bytes->data(), kBlockSize});
-    cache_->store(kFile, {0, kBlockSize}, std::move(bytes), [&](bool ok) { done.set_value(ok); });
+    cache_->store(kFile, {0, kBlockSize}, std::move(bytes), BlockCache::PageCache::kKeep,
+                  [&](bool ok) { done.set_value(ok); });
     cache_->close(kFile);
   });
   EXPECT_TRUE(done.get_future().get());
@@ -614,7 +615,8 @@ TEST_F(BlockCacheTest, ADropWhileAStoreIsUnderWayWaitsForIt) {
   open();
   std::promise<bool> done;
   loop_->post([&] {
-    cache_->store(kFile, {0, kBlockSize}, buffers_.allocate(kBlockSize), [&](bool ok) { done.set_value(ok); });
+    cache_->store(kFile, {0, kBlockSize}, buffers_.allocate(kBlockSize), BlockCache::PageCache::kKeep,
+                  [&](bool ok) { done.set_value(ok); });
     cache_->close(kFile);
     cache_->drop(kFile);
   });

@@ -545,7 +545,7 @@ TEST_F(BlockReaderTest, AReadOfTheDiskThatIsUnderWayWhenTheVersionTurnsStaleIsAn
 class ReadaheadingTest : public BlockReaderTest {
  protected:
   explicit ReadaheadingTest(uint64_t memory = 64 * kMiB) : BlockReaderTest(memory) {
-    setup_.reader_options.readahead = {.first_window = kMiB, .max_window = 4 * kMiB};
+    setup_.reader_options.readahead = {.first_window = kMiB};
   }
 };
 
@@ -561,7 +561,7 @@ TEST_F(ReadaheadingTest, AFirstReadAtTheBeginFetchesWhatFollows) {
     EXPECT_EQ(all[i].lane, Lane::kSpeculative);
     end = all[i].range.end;
   }
-  EXPECT_EQ(end, 2 * kBlock + kMiB);
+  EXPECT_EQ(end, kMiB);
   complete_all_fetches();
 }
 
@@ -627,6 +627,112 @@ TEST_F(ReadaheadingTest, AWholeFileIsReadInSequenceWithEveryByteFetchedOnce) {
   }
   EXPECT_TRUE(setup_.cache->complete(kFile));
   EXPECT_EQ(setup_.metrics.blocks_stored, block_count(kSize));
+}
+
+TEST_F(ReadaheadingTest, ALookAtTheBeginIsOneRequest) {
+  read(0, 4096);
+  EXPECT_THAT(fetched_ranges(), ElementsAre(blocks(0, 2)));
+  EXPECT_EQ(only_fetch().lane, Lane::kDemand);
+  complete_all_fetches();
+}
+
+TEST_F(ReadaheadingTest, AFileThatNobodyReadsGivesItsMemoryBack) {
+  read(0, 2 * kBlock);
+  const FetchId speculative = setup_.fetcher.active().back().id;
+  const uint64_t offset = setup_.fetcher.active().back().range.begin;
+  setup_.fetcher.complete(setup_.fetcher.active().front().id, version_);
+  setup_.fetcher.complete(speculative, version_);
+  settle();
+  ASSERT_GT(setup_.metrics.buffer_bytes, 0);
+  setup_.clock.advance(11s);
+  setup_.reader->tick();
+  setup_.fetcher.end_cancelled();
+  settle();
+  EXPECT_EQ(setup_.metrics.buffer_bytes, 0);
+  const AnswerRef a = read(offset, 10);  // it was stored
+  settle();
+  EXPECT_TRUE(is_right(a));
+}
+
+// --- guesses -------------------------------------------------------------------------------------------------------
+
+class GuessingTest : public BlockReaderTest {
+ protected:
+  void SetUp() override {
+    setup_.fetcher.set_link({.rate = 100'000'000, .round_trip = 50ms, .connections = 2, .part_size = kMiB});
+    BlockReaderTest::SetUp();
+  }
+  // Places in no order, and each block fetched.
+  void read_here_and_there(int reads) {
+    for (int i = 0; i < reads; ++i) {
+      const BlockIndex b = static_cast<BlockIndex>(i * i * 7 + 3) % 127;
+      const AnswerRef a = read_block(b);
+      for (const FetchRequest& r : setup_.fetcher.active()) {
+        if (r.lane == Lane::kDemand) setup_.fetcher.complete(r.id, version_);
+      }
+      settle();
+      EXPECT_TRUE(is_right(a));
+    }
+  }
+  std::vector<FetchRequest> guesses() {
+    std::vector<FetchRequest> out;
+    for (const FetchRequest& r : setup_.fetcher.active()) {
+      if (r.lane == Lane::kIdle) out.push_back(r);
+    }
+    return out;
+  }
+};
+
+TEST_F(GuessingTest, AFewReadsGuessNothing) {
+  read_here_and_there(7);
+  EXPECT_THAT(guesses(), IsEmpty());
+}
+
+TEST_F(GuessingTest, WhoGoesOnHasTheRestFetchedInTheIdleLane) {
+  read_here_and_there(8);
+  EXPECT_THAT(guesses(), Not(IsEmpty()));
+  // Two for each connection, and the last of them may be in pieces, around what is there already.
+  EXPECT_LE(guesses().size(), 4u + 8u);
+  complete_all_fetches();
+  settle();
+  EXPECT_TRUE(setup_.cache->complete(kFile));
+}
+
+TEST_F(GuessingTest, AGuessThatIsReadIsDemand) {
+  read_here_and_there(8);
+  const FetchRequest guess = guesses().front();
+  const AnswerRef a = read(guess.range.begin, 10);
+  for (const FetchRequest& r : setup_.fetcher.active()) {
+    if (r.id == guess.id) EXPECT_EQ(r.lane, Lane::kDemand);
+  }
+  setup_.fetcher.complete(guess.id, version_);
+  EXPECT_TRUE(is_right(a));
+}
+
+TEST_F(GuessingTest, AGuessIsNotKeptInMemory) {
+  read_here_and_there(8);
+  const int64_t before = setup_.metrics.buffer_bytes;
+  complete_all_fetches();
+  settle();
+  EXPECT_LE(setup_.metrics.buffer_bytes, before);
+}
+
+TEST_F(GuessingTest, TheLastCloseEndsIt) {
+  read_here_and_there(8);
+  const auto all = guesses();
+  close();
+  for (const FetchRequest& r : all) EXPECT_TRUE(setup_.fetcher.is_cancelled(r.id));
+  complete_all_fetches();
+}
+
+class NotGuessingTest : public GuessingTest {
+ protected:
+  NotGuessingTest() { setup_.reader_options.speculate = false; }
+};
+
+TEST_F(NotGuessingTest, NothingIsGuessed) {
+  read_here_and_there(50);
+  EXPECT_THAT(guesses(), IsEmpty());
 }
 
 // --- memory --------------------------------------------------------------------------------------------------------

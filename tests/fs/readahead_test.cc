@@ -14,12 +14,19 @@ constexpr uint64_t kKiB = 1024;
 constexpr uint64_t kMiB = 1024 * kKiB;
 constexpr uint64_t kSize = 1024 * kMiB;
 constexpr uint64_t kRead = 128 * kKiB;  // a request of the kernel's default read-ahead
+constexpr uint64_t kStep = 256 * kKiB;  // in which a window of up to 4 MiB is refilled
 constexpr bool kStalled = true;
 
 class ReadaheadTest : public ::testing::Test {
  protected:
+  // What is proposed behind a cursor; a stride's ranges are looked at by propose().
   ByteRange read(uint64_t offset, bool stalled = false, uint64_t length = kRead) {
-    return readahead_.on_read({offset, std::min(offset + length, size_)}, size_, stalled);
+    const auto ranges = propose(offset, stalled, length).ranges;
+    EXPECT_LE(ranges.size(), 1u);
+    return ranges.empty() ? ByteRange{} : ranges.front();
+  }
+  Readahead::Proposal propose(uint64_t offset, bool stalled = false, uint64_t length = kRead) {
+    return readahead_.on_read({offset, std::min(offset + length, size_)}, size_, stalled, bounds_);
   }
   // Reads on from `from` to `to`, without a stall; returns the end of all that was proposed.
   uint64_t read_on(uint64_t from, uint64_t to) {
@@ -29,18 +36,19 @@ class ReadaheadTest : public ::testing::Test {
   }
 
   uint64_t size_ = kSize;
-  Readahead readahead_{{.first_window = kMiB, .max_window = 16 * kMiB}};
+  WindowBounds bounds_{.pipe = 0, .most = 16 * kMiB};
+  Readahead readahead_{{.first_window = kMiB}};
 };
 
 // --- who gets a window ---------------------------------------------------------------------------------------------
 
-TEST_F(ReadaheadTest, AFirstReadAtTheBeginGetsTheFirstWindow) { EXPECT_EQ(read(0), (ByteRange{kRead, kRead + kMiB})); }
+TEST_F(ReadaheadTest, AFirstReadAtTheBeginGetsTheFirstWindow) { EXPECT_EQ(read(0), (ByteRange{kRead, kMiB})); }
 
 TEST_F(ReadaheadTest, AFirstReadElsewhereGetsNothing) { EXPECT_TRUE(read(100 * kMiB).empty()); }
 
 TEST_F(ReadaheadTest, TheSecondReadInSequenceGetsTheFirstWindow) {
   read(100 * kMiB);
-  EXPECT_EQ(read(100 * kMiB + kRead), (ByteRange{100 * kMiB + 2 * kRead, 100 * kMiB + 2 * kRead + kMiB}));
+  EXPECT_EQ(read(100 * kMiB + kRead), (ByteRange{100 * kMiB + 2 * kRead, 101 * kMiB + kStep}));
 }
 
 TEST_F(ReadaheadTest, RandomReadsGetNothing) {
@@ -55,17 +63,23 @@ TEST_F(ReadaheadTest, RandomReadsGetNothing) {
 // --- how a window is used ------------------------------------------------------------------------------------------
 
 TEST_F(ReadaheadTest, WhatWasProposedIsNotProposedAgain) {
-  const ByteRange first = read(0);
-  EXPECT_TRUE(read(kRead).empty());
-  ByteRange next;
-  for (uint64_t at = 2 * kRead; next.empty(); at += kRead) next = read(at);
-  EXPECT_EQ(next.begin, first.end);
+  uint64_t end = read(0).end;
+  for (uint64_t at = kRead; at < 8 * kMiB; at += kRead) {
+    const ByteRange next = read(at);
+    if (next.empty()) continue;
+    EXPECT_EQ(next.begin, end);
+    end = next.end;
+  }
+  EXPECT_GE(end, 8 * kMiB);
 }
 
-TEST_F(ReadaheadTest, AWindowIsRefilledWhenHalfOfItIsUsedUp) {
-  read(0);  // proposed up to kRead + 1 MiB
-  EXPECT_TRUE(read_on(kRead, 4 * kRead) == 0);
-  EXPECT_FALSE(read(4 * kRead).empty());  // position is 5/8 MiB now: 1/2 MiB lies ahead
+TEST_F(ReadaheadTest, AWindowIsRefilledInStepsThatAreWorthARequest) {
+  read(0);
+  for (uint64_t at = kRead; at < 8 * kMiB; at += kRead) {
+    const ByteRange next = read(at);
+    EXPECT_TRUE(next.empty() || (next.size() >= kStep && next.end % kStep == 0)) << at;
+    EXPECT_TRUE(next.empty() || next.end > at + kRead + kMiB - kStep) << at;  // the window is kept full
+  }
 }
 
 TEST_F(ReadaheadTest, AReaderWhoNeverStallsKeepsTheWindowHeHas) {
@@ -74,6 +88,7 @@ TEST_F(ReadaheadTest, AReaderWhoNeverStallsKeepsTheWindowHeHas) {
 }
 
 TEST_F(ReadaheadTest, TheWindowDoublesWhenAReaderWhoReadsOnStalls) {
+  bounds_.pipe = kMiB;
   read(0, kStalled);
   EXPECT_EQ(readahead_.window(), kMiB);  // the first read always waits
   read(kRead, kStalled);
@@ -88,6 +103,88 @@ TEST_F(ReadaheadTest, TheWindowIsBounded) {
   for (uint64_t i = 0; i < 20; ++i) read(i * kRead, kStalled);
   EXPECT_EQ(readahead_.window(), 16 * kMiB);
   EXPECT_LE(read_on(20 * kRead, 40 * kRead), 40 * kRead + 16 * kMiB);
+}
+
+TEST_F(ReadaheadTest, WhileTheWireIsNotKnownTheWindowGrowsFaster) {
+  read(0, kStalled);
+  read(kRead, kStalled);
+  EXPECT_EQ(readahead_.window(), 4 * kMiB);
+}
+
+TEST_F(ReadaheadTest, AStallOpensTheWindowToWhatTheWireHolds) {
+  bounds_.pipe = 6 * kMiB;
+  read(0, kStalled);
+  EXPECT_EQ(readahead_.window(), kMiB);  // the first read says nothing yet
+  read(kRead, kStalled);
+  EXPECT_EQ(readahead_.window(), 6 * kMiB);
+  read(2 * kRead, kStalled);
+  EXPECT_EQ(readahead_.window(), 12 * kMiB);
+}
+
+TEST_F(ReadaheadTest, AWindowShrinksWithItsBound) {
+  for (uint64_t i = 0; i < 20; ++i) read(i * kRead, kStalled);
+  bounds_.most = 2 * kMiB;
+  read(20 * kRead);
+  EXPECT_EQ(readahead_.window(), 2 * kMiB);
+}
+
+TEST_F(ReadaheadTest, WindowsThatWereInVainMakeTheNextOnesBeginSmaller) {
+  for (uint64_t i = 0; i < 30; ++i) {  // headers of records: two reads and away; never equal distances
+    read((i * 20 + i * i % 7) * kMiB);
+    read((i * 20 + i * i % 7) * kMiB + kRead);
+  }
+  EXPECT_LT(readahead_.window(), kMiB);
+  EXPECT_GE(readahead_.window(), 128 * kKiB);
+  // Somebody who reads on gets the usual one again.
+  read_on(900 * kMiB, 904 * kMiB);
+  read(950 * kMiB);
+  read(950 * kMiB + kRead);
+  EXPECT_EQ(readahead_.window(), kMiB);
+}
+
+TEST_F(ReadaheadTest, AfterARestTheWindowBeginsSmall) {
+  for (uint64_t i = 0; i < 20; ++i) read(i * kRead, kStalled);
+  readahead_.rest();
+  EXPECT_EQ(read(20 * kRead), (ByteRange{21 * kRead, (21 * kRead + kMiB) / kStep * kStep}));
+}
+
+// --- strides -------------------------------------------------------------------------------------------------------
+
+TEST_F(ReadaheadTest, AReaderOfEveryNthPlaceGetsTheNextPlacesAndNothingBetween) {
+  const uint64_t step = 10 * kMiB;
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_TRUE(propose(i * step + kMiB, kStalled, 4 * kKiB).ranges.empty()) << i;
+  const auto next = propose(3 * step + kMiB, kStalled, 4 * kKiB);
+  EXPECT_TRUE(next.sequential);
+  ASSERT_FALSE(next.ranges.empty());
+  for (size_t i = 0; i < next.ranges.size(); ++i) {
+    const uint64_t at = (4 + i) * step + kMiB;
+    EXPECT_EQ(next.ranges[i], (ByteRange{at, at + 4 * kKiB})) << i;
+  }
+}
+
+TEST_F(ReadaheadTest, AStrideThatStallsIsFetchedFurtherAhead) {
+  const uint64_t step = 2 * kMiB;
+  size_t places = 0;
+  for (uint64_t i = 0; i < 40; ++i) places += propose(i * step, kStalled, 4 * kKiB).ranges.size();
+  EXPECT_GT(places, 100u);
+  EXPECT_LE(places, 40u + 256u);
+}
+
+TEST_F(ReadaheadTest, AReaderWhoGoesBackwardsIsReadAheadBackwards) {
+  uint64_t first = kSize;
+  for (uint64_t i = 1; i <= 40; ++i) {
+    for (const ByteRange& r : propose(kSize - i * kRead, kStalled).ranges) first = std::min(first, r.begin);
+  }
+  EXPECT_LT(first, kSize - 60 * kRead);
+}
+
+TEST_F(ReadaheadTest, AStrideEndsWithTheFile) {
+  for (uint64_t i = 0; i < 10; ++i) {
+    for (const ByteRange& r : propose(900 * kMiB + i * 12 * kMiB, false, 4 * kKiB).ranges) EXPECT_LE(r.end, kSize);
+  }
+  for (uint64_t i = 0; i < 5; ++i) {
+    for (const ByteRange& r : propose((5 - i) * 100 * kKiB, false, 4 * kKiB).ranges) EXPECT_LE(r.end, kSize);
+  }
 }
 
 TEST_F(ReadaheadTest, NothingIsProposedBehindTheEnd) {
@@ -163,6 +260,7 @@ TEST_F(ReadaheadTest, TwoReadersWhoTakeTurnsHaveAWindowEach) {
 }
 
 TEST_F(ReadaheadTest, TheStallOfOneReaderDoesNotGrowTheWindowOfAnother) {
+  bounds_.pipe = kMiB;
   read(0);
   read(500 * kMiB);
   read(500 * kMiB + kRead);
@@ -172,12 +270,14 @@ TEST_F(ReadaheadTest, TheStallOfOneReaderDoesNotGrowTheWindowOfAnother) {
   EXPECT_EQ(readahead_.window(), kMiB);
 }
 
-TEST_F(ReadaheadTest, AFifthReaderTakesThePlaceOfTheOneWhoReadLongestAgo) {
-  for (uint64_t i = 0; i < 4; ++i) read(i * 100 * kMiB);
-  for (uint64_t i = 1; i < 4; ++i) EXPECT_FALSE(read(i * 100 * kMiB + kRead).empty());
+TEST_F(ReadaheadTest, OneReaderTooManyTakesThePlaceOfTheOneWhoReadLongestAgo) {
+  // Distances that differ, or they would be a stride.
+  const uint64_t places[] = {0, 100, 210, 330, 460, 600, 750, 820};
+  for (const uint64_t at : places) read(at * kMiB);
+  for (size_t i = 1; i < std::size(places); ++i) EXPECT_FALSE(read(places[i] * kMiB + kRead).empty()) << i;
   read(900 * kMiB);
   EXPECT_FALSE(read(900 * kMiB + kRead).empty());
-  EXPECT_TRUE(read(200 * kMiB + 2 * kRead).empty());  // known: its window is full
+  EXPECT_TRUE(read(210 * kMiB + 2 * kRead).empty());  // known: its window is full
   EXPECT_TRUE(read(50 * kMiB).empty());               // not where reader 0 was
 }
 
@@ -201,17 +301,16 @@ TEST_F(ReadaheadTest, WhatIsGivenBackWholeIsProposedBehindTheReader) {
 TEST_F(ReadaheadTest, WhateverIsReadTheProposalStaysInItsBounds) {
   std::mt19937_64 random(7);
   for (int run = 0; run < 50; ++run) {
-    Readahead readahead{{.first_window = kMiB, .max_window = 16 * kMiB}};
+    Readahead readahead{{.first_window = kMiB}};
     const uint64_t size = 1 + random() % (64 * kMiB);
     uint64_t at = 0;
     for (int i = 0; i < 500; ++i) {
       if (random() % 4 == 0) at = random() % size;
       const ByteRange r{at, std::min(size, at + 1 + random() % kMiB)};
-      const ByteRange p = readahead.on_read(r, size, random() % 2 == 0);
-      if (!p.empty()) {
+      for (const ByteRange& p : readahead.on_read(r, size, random() % 2 == 0, bounds_).ranges) {
+        ASSERT_FALSE(p.empty());
         ASSERT_LE(p.end, size);
         ASSERT_LE(p.end, r.end + 16 * kMiB + 2 * kMiB);  // a read may lie before its cursor
-        ASSERT_GE(p.begin + 2 * kMiB, r.end);
         if (random() % 5 == 0) readahead.give_back(p.begin + random() % p.size());
       }
       at = r.end < size ? r.end : 0;

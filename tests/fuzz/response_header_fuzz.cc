@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "net/transfer.h"
+#include "net/response.h"
 
 namespace wormhole {
 namespace {

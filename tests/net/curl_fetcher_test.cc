@@ -234,6 +234,7 @@ TEST_F(CurlFetcherTest, TheHeadSaysVersionAndSize) {
 }
 
 TEST_F(CurlFetcherTest, ManyRangesAtOnceAllArriveRight) {
+  options_.hedge = false;
   std::vector<FetchId> all;
   for (const uint64_t part : {64 * 1024, 1 << 20}) {
     for (uint64_t at = 0; at < kSize; at += part) all.push_back(start({at, std::min(at + part, kSize)}));
@@ -583,6 +584,142 @@ TEST_F(LanesTest, DocumentsDoNotWaitForRanges) {
   start({10, 20}, Lane::kDemand);
   ASSERT_TRUE(server_.wait_for_requests("a", 1));
   EXPECT_THAT(get(""), Succeeds());
+}
+
+TEST_F(LanesTest, ReadersWhoWaitForLatencyDoNotKeepTheIdleLaneWaiting) {
+  options_.connections = 4;
+  for (uint64_t i = 0; i < 4; ++i) start({i * 10, i * 10 + 10}, Lane::kDemand);
+  ASSERT_TRUE(server_.wait_for_requests("a", 4));
+  for (uint64_t i = 0; i < 4; ++i) start({100 + i * 10, 110 + i * 10}, Lane::kIdle);
+  EXPECT_TRUE(server_.wait_for_requests("a", 6));
+  EXPECT_FALSE(server_.wait_for_requests("a", 7, 100ms));  // the lane leaves connections to demand, too
+  server_.release("a");
+  for (FetchId id = 1; id <= 8; ++id) EXPECT_THAT(end_of(id), Succeeds());
+}
+
+TEST_F(LanesTest, TheIdleLaneBeginsNothingWhileAnythingElseWaits) {
+  options_.connections = 4;
+  for (uint64_t i = 0; i < 3; ++i) start({i * 10, i * 10 + 10}, Lane::kSpeculative);
+  ASSERT_TRUE(server_.wait_for_requests("a", 2));
+  start({100, 110}, Lane::kIdle);
+  EXPECT_FALSE(server_.wait_for_requests("a", 3, 100ms));
+  server_.release("a");
+  for (FetchId id = 1; id <= 4; ++id) EXPECT_THAT(end_of(id), Succeeds());
+}
+
+// --- second attempts -----------------------------------------------------------------------------------------------
+
+class SecondAttemptTest : public CurlFetcherTest {
+ protected:
+  // What the round trip is, is known; then one request stalls after 70 000 bytes.
+  FetchId start_one_that_stalls(Lane lane) {
+    EXPECT_THAT(fetch({0, 1000}), Succeeds());
+    server_.forget_requests();
+    server_.behave("a", {.times = 1, .stall_after = 70'000});
+    return start({0, 200'000}, lane);
+  }
+};
+
+TEST_F(SecondAttemptTest, WhatFallsSilentIsAskedForAgainFromWhereItWas) {
+  EXPECT_THAT(end_of(start_one_that_stalls(Lane::kDemand)), Succeeds());
+  EXPECT_THAT(asked_ranges(), ElementsAre("bytes=0-199999", "bytes=70000-199999"));
+  EXPECT_EQ(metrics_.fetches_hedged, 1u);
+}
+
+TEST_F(SecondAttemptTest, WhatNobodyWaitsForIsNot) {
+  const FetchId id = start_one_that_stalls(Lane::kSpeculative);
+  EXPECT_FALSE(server_.wait_for_requests("a", 2, 400ms));
+  fetcher().promote(id);  // now somebody does
+  EXPECT_THAT(end_of(id), Succeeds());
+  EXPECT_EQ(metrics_.fetches_hedged, 1u);
+}
+
+TEST_F(SecondAttemptTest, NothingIsWhereItIsTurnedOff) {
+  options_.hedge = false;
+  const FetchId id = start_one_that_stalls(Lane::kDemand);
+  EXPECT_FALSE(server_.wait_for_requests("a", 2, 400ms));
+  server_.release("a");
+  EXPECT_THAT(end_of(id), Succeeds());
+}
+
+TEST_F(SecondAttemptTest, OneThatStallsTooIsNotAskedForAThirdTime) {
+  EXPECT_THAT(fetch({0, 1000}), Succeeds());
+  server_.forget_requests();
+  server_.behave("a", {.times = 2, .stall_after = 70'000});
+  const FetchId id = start({0, 200'000});
+  ASSERT_TRUE(server_.wait_for_requests("a", 2));
+  EXPECT_FALSE(server_.wait_for_requests("a", 3, 400ms));
+  server_.release("a");
+  EXPECT_THAT(end_of(id), Succeeds());
+}
+
+// --- mirrors -------------------------------------------------------------------------------------------------------
+
+class MirrorTest : public CurlFetcherTest {
+ protected:
+  void SetUp() override {
+    CurlFetcherTest::SetUp();
+    mirror_.put("a", kSize, kSeed);
+    options_.origin = server_.url();
+    options_.mirrors = {mirror_.url()};
+  }
+  // A range of a version that is known.
+  FetchRequest known(ByteRange range) {
+    if (version_.empty()) version_ = known_version();
+    FetchRequest r = request(range);
+    r.validator = version_;
+    return r;
+  }
+
+  test::RangeServer mirror_;
+  Validator version_;
+};
+
+TEST_F(MirrorTest, WhoSaysWhatTheVersionIsIsTheOrigin) {
+  for (uint64_t i = 0; i < 8; ++i) EXPECT_THAT(fetch({i * 1000, i * 1000 + 1000}), Succeeds());
+  EXPECT_THAT(mirror_.requests("a"), ::testing::IsEmpty());
+}
+
+TEST_F(MirrorTest, RangesOfAKnownVersionComeFromBoth) {
+  std::vector<FetchId> all;
+  for (uint64_t at = 0; at + 65536 < kSize; at += 65536) all.push_back(start(known({at, at + 65536})));
+  for (const FetchId id : all) EXPECT_THAT(end_of(id), Succeeds());
+  EXPECT_THAT(mirror_.requests("a"), ::testing::Not(::testing::IsEmpty()));
+  EXPECT_THAT(server_.requests("a"), ::testing::Not(::testing::IsEmpty()));
+}
+
+TEST_F(MirrorTest, WhatBreaksAtTheOriginGoesOnAtTheMirror) {
+  FetchRequest r = known({0, 200'000});
+  server_.behave("a", {.reset_after = 50'000});
+  mirror_.hold("a");
+  const FetchId id = start(std::move(r));
+  ASSERT_TRUE(mirror_.wait_for_requests("a", 1));
+  mirror_.release("a");
+  EXPECT_THAT(end_of(id), Succeeds());
+}
+
+TEST_F(MirrorTest, WithoutAnOriginTheMirrorServesAlone) {
+  FetchRequest r = known({0, 200'000});
+  server_.behave("a", {.status = 503});
+  EXPECT_THAT(fetch(std::move(r)), Succeeds());
+}
+
+TEST_F(MirrorTest, AMirrorWithAnotherVersionBringsNothing) {
+  mirror_.put("a", kSize, kSeed + 1, 2);  // other bytes, as many, and a later date
+  for (uint64_t at = 0; at + 500'000 < kSize; at += 500'000) EXPECT_THAT(fetch(known({at, at + 500'000})), Succeeds());
+  EXPECT_LE(mirror_.requests("a").size(), 1u);  // once is enough to know
+}
+
+TEST_F(MirrorTest, AMirrorThatDoesNotHaveItBringsNothing) {
+  mirror_.remove("a");
+  for (uint64_t at = 0; at + 500'000 < kSize; at += 500'000) EXPECT_THAT(fetch(known({at, at + 500'000})), Succeeds());
+  EXPECT_LE(mirror_.requests("a").size(), 1u);
+}
+
+TEST_F(MirrorTest, AMirrorThatIsNotThereCostsAFewAttempts) {
+  options_.mirrors = {"http://127.0.0.1:1/"};
+  for (uint64_t at = 0; at + 500'000 < kSize; at += 500'000) EXPECT_THAT(fetch(known({at, at + 500'000})), Succeeds());
+  EXPECT_LE(metrics_.fetches_retried, 3u);
 }
 
 // --- cancelling ----------------------------------------------------------------------------------------------------

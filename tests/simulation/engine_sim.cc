@@ -49,7 +49,7 @@ class Simulation {
         trace_(trace),
         setup_(one_of<uint64_t>({1, 2, kLeastMemory}) << 20),
         snapshot_(setup_.index_path()) {
-    setup_.reader_options.readahead = {one_of<uint64_t>({0, 128 << 10, 1 << 20}), 2 << 20};
+    setup_.reader_options.readahead = {one_of<uint64_t>({0, 128 << 10, 1 << 20})};
     setup_.cache_options.verify = one_of({VerifyMode::kAuto, VerifyMode::kAuto, VerifyMode::kAlways});
     setup_.cache_options.size_limit = one_of<uint64_t>({kUnlimited, kUnlimited, 1 << 20, 0});
     disk_faults_ = chance(0.5);

@@ -46,6 +46,10 @@ class FakeFetcher final : public Fetcher {
     std::lock_guard lock(mutex_);
     if (auto it = active_.find(id); it != active_.end()) it->second.request.lane = Lane::kDemand;
   }
+  LinkEstimate link() const override {
+    std::lock_guard lock(mutex_);
+    return link_;
+  }
   void get(DocumentRequest request) override {
     {
       std::lock_guard lock(mutex_);
@@ -56,6 +60,11 @@ class FakeFetcher final : public Fetcher {
 
   // --- fetches, for the test ---
 
+  // What link() says from now on.
+  void set_link(LinkEstimate link) {
+    std::lock_guard lock(mutex_);
+    link_ = link;
+  }
   // How many were ever asked for.
   size_t asked() const {
     std::lock_guard lock(mutex_);
@@ -179,6 +188,7 @@ class FakeFetcher final : public Fetcher {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   size_t asked_ = 0;
+  LinkEstimate link_;
   std::map<FetchId, Active> active_;
   std::set<FetchId> cancelled_;
   std::vector<DocumentRequest> documents_;

@@ -32,7 +32,7 @@ class ReaderSetup {
     std::filesystem::create_directory(objects_path());
     cache_options.objects_path = objects_path();
     cache_options.min_free = 0;
-    reader_options.readahead = {0, 0};  // a test that wants read-ahead says so
+    reader_options.readahead = {0};  // a test that wants read-ahead says so
   }
   ~ReaderSetup() {
     if (reader) stop();

@@ -1,13 +1,14 @@
-// One HTTP request on its way: what was asked, what the response's header says, where the bytes go. Private to the
-// net thread; curl_fetcher.cc runs transfers, transfer.cc tells what a response means.
+// What the header of an HTTP response says, and what it means for the bytes that were asked for. Private to the net
+// thread.
 //
-// Thread: net.
+// Thread: values, any.
 #pragma once
 
 #include <curl/curl.h>
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "net/fetcher.h"
 #include "net/range_header.h"
@@ -26,6 +27,7 @@ struct ResponseHeader {
   std::string content_encoding;
   bool accepts_ranges = false;
   std::optional<Duration> retry_after;
+  std::string alt_svc;
 
   // One header line, without the line end.
   void take_line(std::string_view line);

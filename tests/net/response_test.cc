@@ -1,5 +1,5 @@
 // What a response means: its header lines, and whether its body may be taken for the bytes that were asked for.
-#include "net/transfer.h"
+#include "net/response.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
