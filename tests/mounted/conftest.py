@@ -21,6 +21,7 @@ import pytest
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.caddy import CADDY, CaddyOrigin  # noqa: E402
 from support.mounting import Mount, descendants, threads_stuck  # noqa: E402
 from support.origin import Certificates, Origin  # noqa: E402
 from support.range_server import RangeServer  # noqa: E402
@@ -112,6 +113,22 @@ def make_origin(work: Path) -> Iterator[Callable[..., Origin]]:
 @pytest.fixture
 def origin(make_origin, tree: Path) -> Origin:
     return make_origin(tree)
+
+
+@pytest.fixture
+def make_caddy(work: Path, certificates: Certificates) -> Iterator[Callable[..., CaddyOrigin]]:
+    """Caddy on a directory, over TLS, with options of CaddyOrigin; stopped in the end."""
+    if CADDY is None:
+        pytest.skip("caddy is not installed (tools/setup --test installs it)")
+    started: list[CaddyOrigin] = []
+
+    def make(tree: Path, **options) -> CaddyOrigin:
+        started.append(CaddyOrigin(tree, work / f"caddy-{len(started)}", certificates, **options))
+        return started[-1].start()
+
+    yield make
+    for origin in started:
+        origin.stop()
 
 
 @pytest.fixture(scope="session")

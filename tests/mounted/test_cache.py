@@ -96,7 +96,7 @@ def test_a_small_read_of_a_large_file_fetches_little(origin, mount, content):
 
 def test_two_readers_of_a_missing_block_share_one_fetch(range_server, mount, content):
     range_server.put("file", content)
-    mounted = mount(range_server.url)
+    mounted = mount(range_server.url, hedge="off")
     (mounted / "file").stat()
     range_server.hold("file")
     range_server.forget()
@@ -131,7 +131,7 @@ def test_two_readers_of_a_missing_block_share_one_fetch(range_server, mount, con
 
 def test_readers_of_different_offsets_ask_for_no_byte_twice(range_server, mount, content):
     range_server.put("file", content)
-    mounted = mount(range_server.url)
+    mounted = mount(range_server.url, hedge="off")
 
     def read(seed: int) -> None:
         chance = random.Random(seed)

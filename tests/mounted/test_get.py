@@ -23,7 +23,7 @@ def content() -> bytes:
 def slow(make_origin, tree, content):
     """Slow enough to be interrupted."""
     (tree / "file").write_bytes(content)
-    return make_origin(tree, directives="limit_rate 2m;")
+    return make_origin(tree, directives="limit_rate 1m;")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_empty_file_arrives(origin, wormhole, work):
 def test_an_interrupted_download_goes_on_where_it_was(slow, wormhole, work, content, signal_):
     command = [wormhole, "get", slow.url + "file", "-o", work / "out", "-c", "4"]
     fetching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(1.2)  # 4 connections at 2 MB/s
+    time.sleep(1.2)  # 4 connections at 1 MB/s
     fetching.send_signal(signal_)
     assert fetching.wait(10) != 0
     assert not (work / "out").exists() or (work / "out").read_bytes() != content

@@ -388,9 +388,9 @@ def test_a_waiting_reader_can_be_killed_and_the_rest_goes_on(held_readers, range
 def test_every_byte_is_right_after_kill_9_in_the_middle_of_a_fill(make_origin, tree, mount, share):
     names = ("one", "two", "three")
     for i, name in enumerate(names):
-        (tree / name).write_bytes(trees.real_bytes(24 * MIB + 1000 * i, skip=i * 24 * MIB))
+        (tree / name).write_bytes(trees.real_bytes(8 * MIB + 1000 * i, skip=i * 8 * MIB))
     # Slow enough that there is a middle.
-    origin = make_origin(tree, directives="limit_rate 1500k;")
+    origin = make_origin(tree, directives="limit_rate 130k;")
     total = sum((tree / name).stat().st_size for name in names)
     mounted = mount(origin.url, timeout=5)
     readers = [subprocess.Popen(["cat", mounted / name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

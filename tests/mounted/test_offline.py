@@ -189,7 +189,8 @@ def test_a_reader_waits_out_a_short_silence(origin, half_cached, content):
 def test_a_body_that_stalls_in_the_middle_is_given_up_in_time(range_server, mount, content):
     range_server.put("file", content)
     mounted = mount(range_server.url, timeout=TIMEOUT)
-    range_server.behave("file", stall_after=30_000)
+    # Less than what a second request brings on top.
+    range_server.behave("file", stall_after=1000)
     error, seconds = error_of_read_at(mounted / "file", 40_000)
     assert error in UNREACHABLE
     assert seconds < TIMEOUT + MARGIN

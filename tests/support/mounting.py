@@ -161,7 +161,8 @@ def _option_name(keyword: str) -> str:
 
 
 class Mount:
-    """One `wormhole mount`, with its directories below `work`. Options: cache_size="1G", allow_other=True."""
+    """One `wormhole mount`, with its directories below `work`. Options: cache_size="1G", allow_other=True; a list for
+    one that may be given several times."""
 
     def __init__(self, wormhole: Path, url: str, work: Path, *, cache: Path | None = None,
                  directory: Path | None = None, prefix: tuple[str, ...] = (), env: dict[str, str] | None = None,
@@ -184,7 +185,9 @@ class Mount:
 
     def option_string(self) -> str:
         options = {"cache": self.cache, **self.options}
-        return ",".join(name if value is True else f"{name}={value}" for name, value in options.items()
+        pairs = [(name, one) for name, value in options.items()
+                 for one in (value if isinstance(value, list) else [value])]
+        return ",".join(name if value is True else f"{name}={value}" for name, value in pairs
                         if value is not None and value is not False)
 
     def try_up(self, timeout: float = 60) -> Result:

@@ -30,7 +30,8 @@ events {{ worker_connections 4096; }}
 http {{
   log_format counted escape=json '{{"time":$msec,"method":"$request_method","path":"$request_uri","status":$status,'
     '"body_bytes":$body_bytes_sent,"range":"$http_range","if_range":"$http_if_range",'
-    '"protocol":"$server_protocol","connection":$connection,"seconds":$request_time}}';
+    '"protocol":"$server_protocol","connection":$connection,"seconds":$request_time,'
+    '"client":"$remote_addr","authorization":"$http_authorization"}}';
   client_body_temp_path {work}/body;
   proxy_temp_path {work}/proxy;
   fastcgi_temp_path {work}/fastcgi;
@@ -70,8 +71,11 @@ class Request:
     if_range: str
     protocol: str
     connection: int
-    time: float
+    time: float  # of its end
     seconds: float
+    # These nginx alone tells.
+    client: str = ""  # the address it came from
+    authorization: str = ""
 
 
 def free_port(address: str = "127.0.0.1") -> int:
