@@ -703,7 +703,9 @@ TEST_F(GuessingTest, AGuessThatIsReadIsDemand) {
   const FetchRequest guess = guesses().front();
   const AnswerRef a = read(guess.range.begin, 10);
   for (const FetchRequest& r : setup_.fetcher.active()) {
-    if (r.id == guess.id) EXPECT_EQ(r.lane, Lane::kDemand);
+    if (r.id == guess.id) {
+      EXPECT_EQ(r.lane, Lane::kDemand);
+    }
   }
   setup_.fetcher.complete(guess.id, version_);
   EXPECT_TRUE(is_right(a));
