@@ -88,7 +88,6 @@ ERRORS = {
     "412": ({"status": 412}, errno.ESTALE),
     "416": ({"status": 416}, errno.ESTALE),
     "429 for longer than anybody waits": ({"status": 429, "retry_after": 60}, errno.EIO),
-    "500": ({"status": 500}, errno.EIO),
     "503": ({"status": 503}, errno.EIO),
     "a wrong Content-Range": ({"content_range": "wrong"}, errno.EIO),
     "a missing Content-Range": ({"content_range": "missing"}, errno.EIO),
@@ -103,10 +102,14 @@ ERRORS = {
 }
 
 
+# An attempt takes so long that time might be over in the middle of one.
+ALL_ATTEMPTS = ("a redirect loop",)
+
+
 @pytest.mark.parametrize("what", ERRORS)
 def test_a_reader_gets_the_errno_in_time_and_reads_on_afterwards(server, mount, content, what):
     behaviour, expected = ERRORS[what]
-    timeout = 1
+    timeout = 5 if what in ALL_ATTEMPTS else 1
     mounted = mount(server.url, timeout=timeout, ttl=1)
     with begun(mounted / "file", content) as handle:
         server.behave("file", **{k: v.format(url=server.url) if isinstance(v, str) else v
@@ -144,7 +147,6 @@ def test_a_mount_of_a_name_that_cannot_be_resolved_says_so(make_mount):
 PASSING = {
     "429 with Retry-After": {"status": 429, "retry_after": 1, "times": 8},
     "503": {"status": 503, "times": 12},
-    "503 with Retry-After": {"status": 503, "retry_after": 1, "times": 8},
     "resets in the middle of a part": {"reset_after": 70_000, "times": 12},
     "bodies that end too early": {"close_after": 70_000, "times": 12},
     "bodies longer than announced": {"extra": 1000, "times": 12},
