@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    return trees.real_bytes(48 * MIB + 77)
+    return trees.real_bytes(32 * MIB + 77)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_http_3_is_not_tried_where_it_is_not_offered(make_caddy, tree, mount, ce
 
 def test_what_was_learnt_of_a_server_survives_a_remount(caddy, mount, certificates, content):
     (caddy.tree / "later").write_bytes(content)
-    mounted = mount(caddy.url, ca=certificates.authority, limit_rate="48M")  # so that there is time to measure
+    mounted = mount(caddy.url, ca=certificates.authority, limit_rate="32M")  # so that there is time to measure
     assert (mounted / "file").read_bytes() == content
     mounted.down()
     mounted.up()
