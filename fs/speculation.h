@@ -40,7 +40,6 @@ class Speculation {
   void guessed(ByteRange range);
 
   uint64_t step() const { return step_; }
-  uint64_t guessed_bytes() const { return guessed_; }
 
  private:
   static constexpr uint64_t kFirstStep = 2 << 20;

@@ -221,12 +221,11 @@ bool NetThread::mirrors_may_serve(const Transfer& t) const {
 
 // Where it may start now; nullptr when it has to wait.
 Server* NetThread::server_for(const Transfer& t) const {
-  auto& servers = const_cast<std::vector<std::unique_ptr<Server>>&>(servers_);
-  Server* s = servers.front().get();
-  if (servers.size() > 1 && !t.is_whole_body() && mirrors_may_serve(t)) {
+  Server* s = servers_.front().get();
+  if (servers_.size() > 1 && !t.is_whole_body() && mirrors_may_serve(t)) {
     const uint64_t bytes = t.range ? t.range->range.size() - t.arrived() : 0;
     // When all rest, the origin is asked: its answer is the one that is told.
-    if (Server* best = choose_server(servers, t.url(), bytes, t.avoid, clock_.now())) s = best;
+    if (Server* best = choose_server(servers_, t.url(), bytes, t.avoid, clock_.now())) s = best;
   }
   if (t.document) return active_documents_ < kDocumentConnections ? s : nullptr;
   const int allowed = t.is_demand() ? s->allowed() : std::max(1, s->allowed() - kKeptForDemand);
@@ -766,9 +765,9 @@ void NetThread::bound_receive_windows(TimePoint now) {
   }
   if (!windows_can_be_bound_ || active == 0 || pipe == 0) return;
   const auto window = static_cast<int>(receive_window(pipe, active, now));
-  for (const curl_socket_t socket : sockets_) {
+  for (auto& [socket, is_fixed] : sockets_) {
     // The kernel raises the clamp with the buffer that it tunes; a buffer of a given size is not tuned.
-    if (fixed_.insert(socket).second &&
+    if (!std::exchange(is_fixed, true) &&
         ::setsockopt(socket, SOL_SOCKET, SO_RCVBUFFORCE, &kFixedBuffer, sizeof kFixedBuffer) != 0) {
       windows_can_be_bound_ = false;
       return;
@@ -780,13 +779,12 @@ void NetThread::bound_receive_windows(TimePoint now) {
 curl_socket_t NetThread::on_open_socket(void* net, curlsocktype, curl_sockaddr* address) {
   const int socket = ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
   if (socket < 0) return CURL_SOCKET_BAD;
-  if (address->socktype == SOCK_STREAM) static_cast<NetThread*>(net)->sockets_.insert(socket);
+  if (address->socktype == SOCK_STREAM) static_cast<NetThread*>(net)->sockets_.emplace(socket, false);
   return socket;
 }
 
 int NetThread::on_close_socket(void* net, curl_socket_t socket) {
   static_cast<NetThread*>(net)->sockets_.erase(socket);
-  static_cast<NetThread*>(net)->fixed_.erase(socket);
   return ::close(socket);
 }
 

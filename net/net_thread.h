@@ -15,7 +15,6 @@
 #include <map>
 #include <memory>
 #include <random>
-#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -134,8 +133,7 @@ class NetThread {
   TimePoint last_measured_{};
   TimePoint next_warming_{};
   bool windows_can_be_bound_ = true;
-  std::set<curl_socket_t> sockets_;  // TCP, open
-  std::set<curl_socket_t> fixed_;    // of them: those whose receive buffer is not tuned any more
+  std::map<curl_socket_t, bool> sockets_;  // TCP, open; whether the receive buffer is fixed, so not tuned any more
   std::minstd_rand random_{std::random_device{}()};
   std::thread thread_;
 };

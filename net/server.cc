@@ -52,11 +52,11 @@ double Server::expected_seconds(uint64_t bytes, const Server& like) const {
   return std::chrono::duration<double>(trip).count() + static_cast<double>(outstanding + bytes) / rate;
 }
 
-Server* choose_server(std::vector<std::unique_ptr<Server>>& servers, const std::string& url, uint64_t bytes,
+Server* choose_server(const std::vector<std::unique_ptr<Server>>& servers, const std::string& url, uint64_t bytes,
                       const Server* avoid, TimePoint now) {
   Server* best = nullptr;
   double best_seconds = 0;
-  for (auto& s : servers) {
+  for (const auto& s : servers) {
     if (s->lacks.contains(url) || !s->breaker.allows(now)) continue;
     double seconds = s->expected_seconds(bytes, *servers.front());
     if (s.get() == avoid) seconds += 1e6;

@@ -55,7 +55,7 @@ struct Server {
 
 // The one that would bring `bytes` soonest, among those that may be asked; nullptr when none may. `avoid` is taken only
 // if there is no other. A mirror without measurements counts as fast as the origin: so it gets work, and is measured.
-Server* choose_server(std::vector<std::unique_ptr<Server>>& servers, const std::string& url, uint64_t bytes,
+Server* choose_server(const std::vector<std::unique_ptr<Server>>& servers, const std::string& url, uint64_t bytes,
                       const Server* avoid, TimePoint now);
 
 }  // namespace wormhole
