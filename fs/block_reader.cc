@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "fs/speculation.h"
 #include "net/range_planner.h"
+#include "net/range_set.h"
 
 namespace wormhole {
 namespace {
@@ -31,13 +32,21 @@ constexpr uint64_t kUnmeasuredWindow = 64 << 20;  // 1 Gbit/s x 0.5 s
 constexpr uint64_t kUnmeasuredPart = 1 << 20;     // all of them share a rate nobody knows, and the first is waited for
 constexpr uint64_t kSmallestShareOfBudget = 1 << 20;
 
+// A jump into a block behind this begins with the wanted bytes: what is before them would be more than half of what a
+// new connection carries at once (RFC 6928: ten segments, 14 KB).
+constexpr uint64_t kWorthSkipping = 8 * 1024;
+
 // A reader's own blocks and what may come with them in one request.
 constexpr uint64_t kFirstRequest = 128 * 1024;
+
+// A reader's window grows at most once in this time while he waits, and at most once for each round trip.
+constexpr Duration kShortestGrowth = std::chrono::milliseconds(10);
 
 // Guesses: how large each is (small, because what is under way cannot be preempted), how many are under way for each
 // connection (one that runs, one that follows), and their share of the budget.
 constexpr uint64_t kGuessSize = 2 << 20;
 constexpr int kGuessesPerConnection = 2;
+constexpr int kSmallGuessesPerConnection = 8;
 constexpr uint64_t kGuessShare = 4;
 constexpr int kProposalsAtOnce = 64;  // looks at what is there already, for each call
 
@@ -65,7 +74,8 @@ struct BlockReader::Object {
   int reads = 0;  // under way
   Readahead readahead;
   TimePoint last_read{}, last_in_sequence{};
-  bool rests = false;  // has given its memory back
+  TimePoint last_growth{};  // of a window, while a reader waited
+  bool rests = false;       // has given its memory back
 
   std::optional<Speculation> speculation;  // since the first random read
   std::vector<bool> guessed;               // by block: guessed, and not read since
@@ -96,12 +106,15 @@ struct BlockReader::Part {
   Duration patience{};
   BufferRef buffer;
   uint64_t arrived = 0;  // bytes from range.begin on that are in the buffer
+  RangeSet behind;       // what else is in the buffer already, because somebody wanted it first
+  bool in_order = true;  // otherwise the fetcher has to be told who waits for what
   bool used_up = false;  // somebody has read its last byte
   struct Waiter {
     ReadRef read;
     size_t piece;
-    uint64_t needs;  // `arrived` at which it can be served
+    ByteRange needs;
   };
+  bool has(ByteRange bytes) const { return bytes.end <= range.begin + arrived || behind.contains(bytes); }
   std::vector<Waiter> waiters;
   std::list<Part*>::iterator place;  // in resident_, when kResident
 };
@@ -237,8 +250,7 @@ void BlockReader::start(const ReadRef& read) {
   for (ByteRange rest = read->range; !rest.empty(); rest.begin = runs.back().range.end) {
     runs.push_back(locate(o, rest));
     const Run& run = runs.back();
-    stalled |= run.place == Place::kNowhere ||
-               (run.place == Place::kPart && run.range.end > run.part->range.begin + run.part->arrived);
+    stalled |= run.place == Place::kNowhere || (run.place == Place::kPart && !run.part->has(run.range));
     read->pieces.push_back(Read::Piece{run.range, nullptr, 0, false});
   }
   const auto missing = std::find_if(runs.begin(), runs.end(), [](auto& r) { return r.place == Place::kNowhere; });
@@ -255,11 +267,10 @@ void BlockReader::start(const ReadRef& read) {
   const LinkEstimate link = fetcher_.link();
   Readahead::Proposal proposal;
   if (looks_ahead) proposal = o.readahead.on_read(range, o.size, stalled, window_bounds(link));
-  const uint64_t ahead = proposal.ranges.empty() ? 0 : proposal.ranges.front().end;
   for (const Run& run : runs) {
     if (!read->reply) break;  // failed, or started over
     if (run.place == Place::kDisk) read_cached(read, run.range);
-    if (run.place == Place::kNowhere) read_missing(read, run.range, run.range.end == range.end ? ahead : 0);
+    if (run.place == Place::kNowhere) read_missing(read, run.range, proposal);
   }
   if (looks_ahead && !o.stale) read_ahead(o, range, proposal, link, missing != runs.end());
   --o.reads;
@@ -291,8 +302,7 @@ size_t piece_at(const Pieces& pieces, uint64_t begin) {
 void BlockReader::take_from_part(const ReadRef& read, Part& part, ByteRange range) {
   const size_t piece = piece_at(read->pieces, range.begin);
   touch(part, range);
-  const uint64_t needs = range.end - part.range.begin;
-  if (part.arrived >= needs) {
+  if (part.has(range)) {
     const BufferRef bytes = part.buffer;
     const uint64_t skip = range.begin - part.range.begin;
     // May answer the read, and that may end the part: `part` is not used after it.
@@ -300,12 +310,13 @@ void BlockReader::take_from_part(const ReadRef& read, Part& part, ByteRange rang
     piece_ready(read, piece, bytes, skip, true);
     return;
   }
-  if (part.lane != Lane::kDemand) {
-    if (part.lane == Lane::kIdle) --guesses_;
+  if (part.lane == Lane::kSpeculative) {
     part.lane = Lane::kDemand;
     fetcher_.promote(part.id);
+  } else if (!part.in_order) {
+    fetcher_.want(part.id, range);
   }
-  part.waiters.push_back({read, piece, needs});
+  part.waiters.push_back({read, piece, range});
 }
 
 void BlockReader::read_cached(const ReadRef& read, ByteRange range) {
@@ -323,18 +334,23 @@ void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<Blo
   start(std::make_shared<Read>(std::move(*read)));
 }
 
-// `ahead`: what follows is wanted up to there as well. A little of it is asked for with the same request: a reader of a
-// few bytes then needs one connection, which is open.
-void BlockReader::read_missing(const ReadRef& read, ByteRange range, uint64_t ahead) {
+// A little of what is to be fetched ahead is asked for with the same request: a reader of a few bytes then needs one
+// connection, which is open. Of a reader who jumped here his bytes come first, and the rest of the block later: in the
+// middle of a block they may be several round trips away on a connection that is new.
+void BlockReader::read_missing(const ReadRef& read, ByteRange range, const Readahead::Proposal& proposal) {
   Object& o = *read->object;
   if (options_.offline) return read_fail(*read, Error{ErrorCode::kUnreachable, o.url + ": not cached, and offline=on"});
   ByteRange blocks = align_to_blocks(range, o.size);
+  const uint64_t ahead = proposal.ranges.empty() || range.end != read->range.end ? 0 : proposal.ranges.front().end;
   if (ahead > blocks.end && blocks.size() < kFirstRequest) {
     const ByteRange more = align_to_blocks({blocks.end, std::min(ahead, blocks.begin + kFirstRequest)}, o.size);
     if (const Run run = locate(o, more); run.place == Place::kNowhere) blocks.end = run.range.end;
   }
   make_room(blocks.size(), true);
-  take_from_part(read, start_part(o, blocks, Lane::kDemand, patience_left(*read)), range);
+  const bool first = !proposal.sequential && range.begin - blocks.begin >= kWorthSkipping;
+  Part& part = start_part(o, blocks, Lane::kDemand, patience_left(*read), first ? range : ByteRange{});
+  take_from_part(read, part, range);
+  part.in_order = !first;
 }
 
 // A read that starts over has used up some of its patience.
@@ -409,23 +425,32 @@ void BlockReader::count_hits(Object& o, ByteRange range) {
 void BlockReader::guess(Object& o) {
   if (!o.speculation || o.stale || o.stream.wanted || o.opens == 0 || shut_down_) return;
   const LinkEstimate link = fetcher_.link();
-  const int most = std::max(1, link.connections) * kGuessesPerConnection;
-  for (int i = 0; i < kProposalsAtOnce && guesses_ < most; ++i) {
-    if (static_cast<uint64_t>(guesses_) * kGuessSize > buffers_.budget() / kGuessShare || !make_room(kGuessSize, false))
-      return;
+  const int connections = std::max(1, link.connections);
+  // Where much is there already, guesses are what is left between: small, and more of them fill the wire.
+  const auto under_way = [&] {
+    return guesses_ >= connections * kGuessesPerConnection &&
+           (guess_bytes_ >= window_bounds(link).pipe || guesses_ >= connections * kSmallGuessesPerConnection);
+  };
+  for (int i = 0; i < kProposalsAtOnce && !under_way(); ++i) {
+    if (guess_bytes_ + kGuessSize > buffers_.budget() / kGuessShare || !make_room(kGuessSize, false)) return;
     ByteRange piece = align_to_blocks(o.speculation->next(kGuessSize, link.rate), o.size);
     if (piece.empty()) return;
     while (!piece.empty()) {
       const Run run = locate(o, piece);
       piece.begin = run.range.end;
       if (run.place != Place::kNowhere) continue;
-      start_part(o, run.range, Lane::kIdle, options_.patience);
+      guess_bytes_ += start_part(o, run.range, Lane::kIdle, options_.patience).buffer->capacity();
       ++guesses_;
       o.speculation->guessed(run.range);
       if (o.guessed.empty()) o.guessed.resize(block_count(o.size));
       for (BlockIndex b = block_of(run.range.begin); b <= block_of(run.range.end - 1); ++b) o.guessed[b] = true;
     }
   }
+}
+
+void BlockReader::guess_ended(const Part& part) {
+  --guesses_;
+  guess_bytes_ -= part.buffer->capacity();
 }
 
 void BlockReader::piece_ready(const ReadRef& read, size_t piece, BufferRef bytes, uint64_t skip, bool from_network) {
@@ -474,7 +499,7 @@ BlockReader::Part* BlockReader::part_at(Object& o, uint64_t offset) {
   return part->range.contains(offset) ? part : nullptr;
 }
 
-BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane, Duration patience) {
+BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane, Duration patience, ByteRange wanted) {
   // Not beyond the part that follows.
   if (auto next = o.parts.lower_bound(range.begin); next != o.parts.end()) range.end = std::min(range.end, next->first);
   auto part = std::make_unique<Part>();
@@ -484,6 +509,7 @@ BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane
   part->lane = lane;
   part->started = clock_.now();
   part->patience = patience;
+  part->in_order = lane != Lane::kIdle;
   part->buffer = buffers_.allocate(range.size());
   Part& p = *part;
   fetching_[p.id] = &p;
@@ -491,10 +517,12 @@ BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane
   FetchRequest request;
   request.id = p.id;
   request.url = o.url;
+  request.object = o.ino;
   request.range = range;
   request.object_size = o.size;
   request.validator = o.validator;
   request.lane = lane;
+  request.wanted = wanted;
   request.buffer = p.buffer;
   request.patience = patience;
   request.sink = sink_;
@@ -509,7 +537,7 @@ void BlockReader::touch(Part& part, ByteRange read) {
 
 void BlockReader::serve_waiters(Part& part) {
   for (size_t i = 0; i < part.waiters.size();) {
-    if (part.waiters[i].needs > part.arrived) {
+    if (!part.has(part.waiters[i].needs)) {
       ++i;
       continue;
     }
@@ -524,7 +552,7 @@ void BlockReader::serve_waiters(Part& part) {
 void BlockReader::part_complete(Part& part) {
   fetching_.erase(part.id);
   const bool guessed = part.state == Part::State::kFetching && part.lane == Lane::kIdle;
-  if (guessed) --guesses_;
+  if (guessed) guess_ended(part);
   part.state = Part::State::kStoring;
   const Ino ino = part.object->ino;
   // What random readers get is soon read again from the cache's file; a stream is not, and its parts are large.
@@ -558,7 +586,7 @@ void BlockReader::make_resident(Part& part) {
 void BlockReader::remove_part(Part& part) {
   if (part.state == Part::State::kFetching) {
     fetching_.erase(part.id);
-    if (part.lane == Lane::kIdle) --guesses_;
+    if (part.lane == Lane::kIdle) guess_ended(part);
   }
   if (part.state == Part::State::kResident) {
     resident_.erase(part.place);
@@ -600,6 +628,34 @@ void BlockReader::fetch_progress(FetchId id, uint64_t arrived) {
   Part& part = *it->second;
   last_timeout_ = {};
   part.arrived = std::max(part.arrived, arrived);
+  Object& o = *part.object;
+  ++o.reads;  // served readers may close the file
+  serve_waiters(part);
+  if (it = fetching_.find(id); it != fetching_.end()) grow_while_waiting(*it->second);
+  --o.reads;
+  release_if_unused(o.ino);
+}
+
+// Its bytes have begun to come and a reader waits for much more of them: he will read on. At the begin of a file this
+// is a round trip after the request; on connections that are still slow he would ask again only several later.
+void BlockReader::grow_while_waiting(const Part& part) {
+  Object& o = *part.object;
+  if (part.lane == Lane::kIdle || part.waiters.empty() || o.stale || o.stream.wanted || shut_down_) return;
+  const ByteRange needs = part.waiters.front().needs;
+  if (needs.end <= part.range.begin + part.arrived + kBlockSize) return;
+  const LinkEstimate link = fetcher_.link();
+  const TimePoint now = clock_.now();
+  if (now - o.last_growth < std::max<Duration>(link.round_trip, kShortestGrowth)) return;
+  o.last_growth = now;
+  read_ahead(o, needs, o.readahead.on_wait(needs, o.size, window_bounds(link)), link, false);
+}
+
+void BlockReader::fetch_behind(FetchId id, ByteRange there) {
+  auto it = fetching_.find(id);
+  if (it == fetching_.end()) return;
+  Part& part = *it->second;
+  last_timeout_ = {};
+  part.behind.add(there);
   serve_waiters(part);
 }
 

@@ -75,6 +75,7 @@ class BlockReader {
   // The fetcher's events, as in FetchSink.
   void fetch_head(FetchId id, ObjectHead head);
   void fetch_progress(FetchId id, uint64_t arrived);
+  void fetch_behind(FetchId id, ByteRange there);
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes);
   void fetch_done(FetchId id, Status status);
 
@@ -96,13 +97,15 @@ class BlockReader {
   void take_from_part(const ReadRef& read, Part& part, ByteRange range);
   void read_cached(const ReadRef& read, ByteRange range);
   void read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result);
-  void read_missing(const ReadRef& read, ByteRange range, uint64_t ahead);
+  void read_missing(const ReadRef& read, ByteRange range, const Readahead::Proposal& proposal);
   void read_ahead(Object& object, ByteRange range, const Readahead::Proposal& proposal, const LinkEstimate& link,
                   bool missing);
+  void grow_while_waiting(const Part& part);
   bool fetch_ahead(Object& object, ByteRange blocks, uint64_t part_size, int connections);
   WindowBounds window_bounds(const LinkEstimate& link) const;
   void count_hits(Object& object, ByteRange range);
   void guess(Object& object);
+  void guess_ended(const Part& part);
   void piece_ready(const ReadRef& read, size_t piece, BufferRef bytes, uint64_t skip, bool from_network);
   void read_finish(Read& read);
   void read_fail(Read& read, Error error);
@@ -118,7 +121,7 @@ class BlockReader {
 
   // Parts.
   Part* part_at(Object& object, uint64_t offset);
-  Part& start_part(Object& object, ByteRange range, Lane lane, Duration patience);
+  Part& start_part(Object& object, ByteRange range, Lane lane, Duration patience, ByteRange wanted = {});
   Duration patience_left(const Read& read) const;
   void serve_waiters(Part& part);
   void part_complete(Part& part);
@@ -158,6 +161,7 @@ class BlockReader {
   std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
   int guesses_ = 0;                // idle parts that are being fetched
+  uint64_t guess_bytes_ = 0;       // and how large they are
   uint64_t sequential_files_ = 1;  // files that were read in sequence lately; at least 1
   FetchId next_fetch_ = 1;
   TimePoint last_timeout_{};  // when a fetch has last found the server silent; {} since bytes have arrived

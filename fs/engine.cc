@@ -24,6 +24,9 @@ class Engine::Sink final : public FetchSink {
   void fetch_progress(FetchId id, uint64_t arrived) override {
     engine_.loop_->post([&e = engine_, id, arrived] { e.reader_->fetch_progress(id, arrived); });
   }
+  void fetch_behind(FetchId id, ByteRange there) override {
+    engine_.loop_->post([&e = engine_, id, there] { e.reader_->fetch_behind(id, there); });
+  }
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override {
     engine_.loop_->post(
         [&e = engine_, id, range, b = std::move(bytes)]() mutable { e.reader_->fetch_chunk(id, range, std::move(b)); });

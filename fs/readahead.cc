@@ -54,7 +54,7 @@ Readahead::Proposal Readahead::on_read(ByteRange read, uint64_t size, bool stall
     if (c->window == 0) {
       c->window = first_window_for(read);
     } else if (stalled) {
-      c->window = bounds.pipe == 0 ? c->window * kBlindGrowth : std::max(c->window * 2, bounds.pipe);
+      grow(*c, bounds);
     }
     c->window = std::min(c->window, bounds.most);
     c->read += read.size();
@@ -63,18 +63,37 @@ Readahead::Proposal Readahead::on_read(ByteRange read, uint64_t size, bool stall
     c->fetched = std::max(c->fetched, c->position);
   }
   proposal.sequential = c->window > 0;
-  if (c->window == 0) return proposal;
-  // Refilled in steps: small enough that requests never run out while the window is used up, large enough that each is
-  // worth a request; at multiples, so that steps and parts meet.
-  const uint64_t step =
-      std::clamp(std::bit_floor(c->window / kStepsInWindow), std::min(kSmallestStep, c->window), kLargestStep);
-  const uint64_t end = c->position + c->window;
-  const ByteRange more{c->fetched, end >= size ? size : end / step * step};
-  if (more.end < more.begin + (c->read <= read.size() ? 1 : step) && more.end < size) return proposal;
-  if (more.empty()) return proposal;
-  c->fetched = more.end;
-  proposal.ranges.push_back(more);
+  if (c->window > 0) refill(*c, size, c->read <= read.size(), proposal);
   return proposal;
+}
+
+Readahead::Proposal Readahead::on_wait(ByteRange read, uint64_t size, WindowBounds bounds) {
+  Proposal proposal;
+  Cursor* c = match(read);
+  if (c == nullptr || c->window == 0) return proposal;
+  last_ = static_cast<size_t>(c - cursors_.data());
+  grow(*c, bounds);
+  proposal.sequential = true;
+  refill(*c, size, false, proposal);
+  return proposal;
+}
+
+void Readahead::grow(Cursor& c, WindowBounds bounds) const {
+  c.window = bounds.pipe == 0 ? c.window * kBlindGrowth : std::max(c.window * 2, bounds.pipe);
+  c.window = std::min(c.window, bounds.most);
+}
+
+// In steps: small enough that requests never run out while the window is used up, large enough that each is worth a
+// request; at multiples, so that steps and parts meet.
+void Readahead::refill(Cursor& c, uint64_t size, bool first, Proposal& proposal) {
+  const uint64_t step =
+      std::clamp(std::bit_floor(c.window / kStepsInWindow), std::min(kSmallestStep, c.window), kLargestStep);
+  const uint64_t end = c.position + c.window;
+  const ByteRange more{c.fetched, end >= size ? size : end / step * step};
+  if (more.end < more.begin + (first ? 1 : step) && more.end < size) return;
+  if (more.empty()) return;
+  c.fetched = more.end;
+  proposal.ranges.push_back(more);
 }
 
 // Somebody who asks for much at once gets more: a program that copies asks for 128 KiB and more, one that looks at a

@@ -47,7 +47,11 @@ class Readahead {
   // A reader asks for `read` (not empty) of a file of `size` bytes; `stalled`: some of it was not there yet.
   Proposal on_read(ByteRange read, uint64_t size, bool stalled, WindowBounds bounds);
 
-  // Of what on_read returned last, everything from `offset` on was not fetched after all (no memory): it is proposed
+  // A reader who has asked for `read` still waits although the wire has begun to bring it: the window grows once more,
+  // without waiting for his next read.
+  Proposal on_wait(ByteRange read, uint64_t size, WindowBounds bounds);
+
+  // Of what was returned last, everything from `offset` on was not fetched after all (no memory): it is proposed
   // again. For cursors; of a stride nothing is.
   void give_back(uint64_t offset);
 
@@ -74,6 +78,8 @@ class Readahead {
   };
 
   bool on_stride(ByteRange read, uint64_t size, bool stalled, WindowBounds bounds, Proposal& proposal);
+  void grow(Cursor& c, WindowBounds bounds) const;
+  static void refill(Cursor& c, uint64_t size, bool first, Proposal& proposal);
   uint64_t first_window_for(ByteRange read) const;
   Cursor* match(ByteRange read);
   Cursor& oldest();

@@ -7,14 +7,17 @@
 namespace wormhole {
 namespace {
 
-// Somebody who has read so many places will read more. One or two are a header and an index.
-constexpr uint64_t kEnoughReads = 8;
+// Somebody who has read so many places will read more. One or two are a header and an index. Many threads that begin at
+// once have their own blocks first.
+constexpr uint64_t kEnoughReads = 16;
 
 // A file that takes this long is worth having whole; longer, and the reader may be gone before it is there.
 constexpr uint64_t kAffordableSeconds = 10;
 // What the wire gives shows only when it is used: up to this size a file may take what can come in that time, and the
 // rate is measured on the way.
 constexpr uint64_t kAffordableSize = 1 << 30;
+// Until then: half a second of 1 Gbit/s.
+constexpr uint64_t kUnmeasured = 64 << 20;
 
 // What may be guessed of a larger file, for each byte demanded and for each guessed byte that was read.
 constexpr uint64_t kForEachDemanded = 2;
@@ -35,7 +38,8 @@ bool Speculation::is_affordable(uint64_t rate) const {
 uint64_t Speculation::allowance(uint64_t rate) const {
   if (reads_ < kEnoughReads) return 0;
   const uint64_t earned = demanded_ * kForEachDemanded + hits_ * kForEachHit;
-  return is_affordable(rate) ? std::max(earned, rate * kAffordableSeconds) : earned;
+  if (!is_affordable(rate)) return earned;
+  return std::max(earned, rate > 0 ? rate * kAffordableSeconds : kUnmeasured);
 }
 
 void Speculation::demanded(ByteRange blocks) {

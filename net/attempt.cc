@@ -26,6 +26,18 @@ Transfer::~Transfer() {
   if (document && document->done) document->done(fail(ErrorCode::kCancelled, "the fetcher has ended"));
 }
 
+ByteRange Transfer::next_range(bool young) const {
+  if (!body) return {};
+  for (const ByteRange& w : wanted) {
+    if (body->has(w)) continue;
+    const ByteRange gap = body->gap_from(w.begin);
+    // A large one goes on where it was, and brings them once more.
+    if (young || !is_small()) return {w.begin, std::min(gap.end, std::max(w.end, w.begin + kFirstFlight))};
+    return gap;
+  }
+  return body->first_gap();
+}
+
 void restart_whole_body(Transfer& t) {
   t.chunk = nullptr;
   t.chunk_filled = 0;

@@ -23,16 +23,22 @@ namespace wormhole {
 
 struct Attempt;
 
+inline constexpr uint64_t kSmallRequest = 128 * 1024;
+// What a new connection carries in the first round trip: ten segments (RFC 6928) without the header.
+inline constexpr uint64_t kFirstFlight = 13 * 1024;
+
 struct Transfer {
   // Exactly one of the two is set.
   std::optional<FetchRequest> range;
   std::optional<DocumentRequest> document;
+  bool warming = false;  // a document that nobody waits for: it opens a connection, or keeps it open
 
   Validator validator;  // the request's, or the first response's when the request had none
   bool head_told = false;
   std::optional<RangeBody> body;  // of a range
   std::string text;               // of a document
   uint64_t told = 0;              // bytes of the range of which the sink knows
+  std::vector<ByteRange> wanted;  // of the range: what is waited for and has not been told of
 
   // A whole body (a server without ranges).
   uint64_t passed = 0;    // bytes that were handed over or skipped
@@ -56,11 +62,16 @@ struct Transfer {
 
   Lane lane() const { return document ? Lane::kDemand : range->lane; }
   bool is_demand() const { return lane() == Lane::kDemand; }
+  // Waits for latency, not for the wire: a reader's own blocks.
+  bool is_small() const { return body && range->range.size() <= kSmallRequest; }
   bool is_whole_body() const { return range && range->whole_body; }
   const std::string& url() const { return range ? range->url : document->url; }
   Duration patience() const { return range ? range->patience : document->patience; }
   uint64_t arrived() const { return is_whole_body() ? passed : (body ? body->arrived() : 0); }
   bool complete() const { return body && body->complete(); }
+  // What its next attempt asks for: where somebody waits, else from the front on.
+  // `young`: connections are in slow start, so not more than what comes at once.
+  ByteRange next_range(bool young) const;
 };
 
 struct Attempt {
@@ -73,7 +84,7 @@ struct Attempt {
   uint64_t position = 0;  // of the next byte of the range
   uint64_t limit = 0;     // from here on the bytes are another attempt's
   bool second = false;    // beside another one
-  bool idle = false;      // began in the idle lane
+  RequestKind kind = RequestKind::kLarge;
 
   CURL* easy = nullptr;
   curl_slist* headers = nullptr;

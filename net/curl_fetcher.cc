@@ -27,6 +27,10 @@ void CurlFetcher::promote(FetchId id) {
   thread_->post([this, id] { thread_->promote(id); });
 }
 
+void CurlFetcher::want(FetchId id, ByteRange bytes) {
+  thread_->post([this, id, bytes] { thread_->want(id, bytes); });
+}
+
 void CurlFetcher::get(DocumentRequest request) {
   auto t = std::make_unique<Transfer>();
   t->document = std::move(request);
@@ -35,6 +39,6 @@ void CurlFetcher::get(DocumentRequest request) {
 
 LinkEstimate CurlFetcher::link() const { return thread_->link(); }
 
-std::map<std::string, HostProfile> CurlFetcher::profiles() const { return thread_->profiles(); }
+std::map<std::string, HostProfile> CurlFetcher::profiles() { return thread_->profiles(); }
 
 }  // namespace wormhole

@@ -30,11 +30,12 @@ class CurlFetcher final : public Fetcher {
   void fetch(FetchRequest request) override;
   void cancel(FetchId id) override;
   void promote(FetchId id) override;
+  void want(FetchId id, ByteRange bytes) override;
   void get(DocumentRequest request) override;
   LinkEstimate link() const override;
 
   // What was learnt of each server that has answered, by base URL.
-  std::map<std::string, HostProfile> profiles() const;
+  std::map<std::string, HostProfile> profiles();
 
  private:
   std::unique_ptr<NetThread> thread_;

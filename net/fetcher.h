@@ -42,6 +42,8 @@ class FetchSink {
   virtual void fetch_head(FetchId id, ObjectHead head) = 0;
   // The first `arrived` bytes of the range are in the buffer and will not change.
   virtual void fetch_progress(FetchId id, uint64_t arrived) = 0;
+  // The bytes `there`, which request.wanted or want() had named, are in the buffer as well, behind a gap.
+  virtual void fetch_behind([[maybe_unused]] FetchId id, [[maybe_unused]] ByteRange there) {}
   // A whole-body fetch only: the next bytes of the object, in order, each chunk's begin on a block boundary.
   virtual void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) = 0;
   // The end; nothing follows. Errors:
@@ -56,11 +58,13 @@ class FetchSink {
 struct FetchRequest {
   FetchId id = 0;
   std::string url;
+  uint64_t object = 0;       // the same for all requests that want the same version of the file
   ByteRange range;           // not empty, inside the object
   uint64_t object_size = 0;  // as the listing or an earlier response said; a response that says otherwise is kStale
   Validator validator;       // empty when nothing is known yet; then the first response fixes it (for this fetch)
   Lane lane = Lane::kDemand;
-  BufferRef buffer;  // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
+  ByteRange wanted{};  // somebody waits for these bytes of it, which come first; empty: all of them, in order
+  BufferRef buffer;    // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
   bool whole_body = false;  // for a server without ranges: one plain GET from the first byte, delivered as chunks
   Duration patience{};      // how long nothing may arrive, retries included, before it ends with kTimedOut
   std::shared_ptr<FetchSink> sink;
@@ -104,6 +108,9 @@ class Fetcher {
   virtual void cancel(FetchId id) = 0;
   // A fetch that somebody waits for now.
   virtual void promote(FetchId id) = 0;
+  // Somebody waits for these bytes of a fetch, and not for the others: they come first, beside it where it is under way
+  // and would not bring them soon, and fetch_progress or fetch_behind tells of them. Its lane stays what it is.
+  virtual void want(FetchId id, ByteRange bytes) = 0;
   virtual void get(DocumentRequest request) = 0;
   virtual LinkEstimate link() const = 0;
 };

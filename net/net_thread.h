@@ -4,6 +4,9 @@
 // A transfer moves between: waiting (in a lane's queue) -> active (attempts under way) -> done, or delayed (until its
 // next attempt) -> waiting.
 //
+// Told in four files: net_thread.cc (commands, the loop, what starts), net_thread_second.cc (another request beside one
+// that is under way), net_thread_end.cc (how requests end), net_thread_upkeep.cc (measuring, keeping warm).
+//
 // Thread: construction, destruction, post(), link() and profiles() from any; the rest is the net thread's.
 #pragma once
 
@@ -22,8 +25,8 @@
 
 #include "base/mailbox.h"
 #include "base/metrics.h"
-#include "base/thread_annotations.h"
 #include "net/attempt.h"
+#include "net/connections.h"
 #include "net/credentials.h"
 #include "net/curl_options.h"
 #include "net/hedging.h"
@@ -40,41 +43,56 @@ class NetThread {
 
   bool post(Task task) { return mailbox_.post(std::move(task)); }
   LinkEstimate link() const;
-  std::map<std::string, HostProfile> profiles() const;
+  std::map<std::string, HostProfile> profiles();  // waits for the net thread
 
   // Commands, on the net thread.
   void add(std::unique_ptr<Transfer> t);
   void cancel(FetchId id);
   void promote(FetchId id);
+  void want(FetchId id, ByteRange bytes);
 
  private:
   using TransferRef = std::unique_ptr<Transfer>;
+
+  // Speculation leaves this many of the connections to reads that wait.
+  static constexpr int kKeptForDemand = 2;
+  // How often rates are taken and second attempts considered.
+  static constexpr Duration kMeasureEvery = std::chrono::milliseconds(100);
+  // A connection is kept open while the tree was used lately. A server closes idle ones after 60 s or more (nginx,
+  // Caddy); those that do it after 5 s (Apache) would have to be asked all the time, and are not.
+  static constexpr Duration kWarmFor = std::chrono::minutes(5);
+  static constexpr Duration kWarmingEvery = std::chrono::seconds(45);
+  // At least 1.
+  static int milliseconds_of(Duration d) {
+    return static_cast<int>(std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(d).count()));
+  }
 
   void run();
   void sleep();
 
   // waiting -> active
   void enqueue(TransferRef t);
-  bool may_start() const;
   bool mirrors_may_serve(const Transfer& t) const;
-  Server* server_for(const Transfer& t) const;
+  Server* server_for(const Transfer& t, bool small) const;
   std::deque<TransferRef>& lane(Lane l) { return waiting_[static_cast<size_t>(l)]; }
   bool nothing_waits() const;
   void count_ending();
-  void start_waiting();
+  bool start_next(TimePoint now);
+  bool start_waiting();
   Attempt& start_attempt(Transfer& t, Server& server, ByteRange range);
 
   // active: libcurl's callbacks, and what is told of them
   static size_t on_header(char* line, size_t size, size_t count, void* attempt);
   static size_t on_body(char* bytes, size_t size, size_t count, void* attempt);
   size_t take_body(Attempt& a, std::string_view bytes);
-  static curl_socket_t on_open_socket(void* net, curlsocktype, curl_sockaddr* address);
-  static int on_close_socket(void* net, curl_socket_t socket);
   void share_version(const Transfer& t);
   void tell_progress();
+  void tell_wanted(Transfer& t);
   void resume_paused();
 
-  // active: a second attempt beside the first
+  // active: another attempt beside the first
+  bool start_wanted(TimePoint now);
+  static bool will_bring_soon(const Transfer& t, TimePoint now);
   void help_slow(TimePoint now);
   bool hedge(Transfer& t, TimePoint now);
   bool share(Transfer& t, TimePoint now);
@@ -83,6 +101,7 @@ class NetThread {
   void retire_finished();
   std::unique_ptr<Attempt> take_off(Attempt* a);
   void end_attempts(Transfer& t);
+  void end_useless_attempts(Transfer& t);
   TransferRef take_active(Transfer* t);
   void attempt_ended(Transfer& t, std::unique_ptr<Attempt> a, CURLcode code);
   void learn(const Attempt& a, const Status& status);
@@ -98,8 +117,11 @@ class NetThread {
   void end_all();
 
   void measure(TimePoint now);
-  void bound_receive_windows(TimePoint now);
+  void bound_receive_windows();
   void keep_warm(TimePoint now);
+  void warm(int connections);
+  size_t waiting_readers() const;
+  size_t idle_connections() const;
   int poll_timeout() const;
   double jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 
@@ -112,8 +134,6 @@ class NetThread {
   // For other threads, renewed with each measurement.
   std::atomic<uint64_t> link_rate_{0}, link_round_trip_us_{0}, link_part_{0};
   std::atomic<int> link_connections_{0};
-  mutable Mutex profiles_mutex_;
-  std::map<std::string, HostProfile> profiles_ GUARDED_BY(profiles_mutex_);
 
   // The net thread's.
   bool stopping_ = false;
@@ -123,6 +143,7 @@ class NetThread {
   Hedging hedging_;
   RateLimit rate_limit_;
   std::optional<Url> origin_;
+  Connections connections_;
   std::vector<std::unique_ptr<Server>> servers_;         // the origin first
   std::array<std::deque<TransferRef>, kLanes> waiting_;  // by lane
   std::vector<TransferRef> active_, delayed_;
@@ -132,8 +153,10 @@ class NetThread {
   TimePoint last_request_{};  // of the file system's
   TimePoint last_measured_{};
   TimePoint next_warming_{};
-  bool windows_can_be_bound_ = true;
-  std::map<curl_socket_t, bool> sockets_;  // TCP, open; whether the receive buffer is fixed, so not tuned any more
+  bool has_spares_ = false;
+  TimePoint next_spares_{};
+  TimePoint last_small_{};  // request of a reader
+  size_t readers_ = 0;      // of small pieces, who wait at the same time
   std::minstd_rand random_{std::random_device{}()};
   std::thread thread_;
 };

@@ -27,10 +27,10 @@ void RangeBody::add(uint64_t offset, std::string_view bytes) {
   for (size_t i = 1; i < islands.size(); ++i) behind_.add(islands[i]);
 }
 
-ByteRange RangeBody::first_gap() const {
-  const uint64_t front = range_.begin + arrived_;
-  const auto islands = behind_.ranges();
-  return {front, islands.empty() ? range_.end : islands.front().begin};
+ByteRange RangeBody::gap_from(uint64_t offset) const {
+  const ByteRange rest{std::max(offset, range_.begin + arrived_), range_.end};
+  const auto gaps = behind_.missing(rest);
+  return gaps.empty() ? ByteRange{range_.end, range_.end} : gaps.front();
 }
 
 }  // namespace wormhole

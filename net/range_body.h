@@ -23,8 +23,11 @@ class RangeBody {
   // Bytes from the front on, without a gap.
   uint64_t arrived() const { return arrived_; }
   bool complete() const { return arrived_ == range_.size(); }
+  bool has(ByteRange bytes) const { return bytes.end <= range_.begin + arrived_ || behind_.contains(bytes); }
+  // The first missing bytes at `offset` or behind it, up to what has arrived behind them; empty when there are none.
+  ByteRange gap_from(uint64_t offset) const;
   // From the first missing byte up to what has arrived behind it; empty when complete.
-  ByteRange first_gap() const;
+  ByteRange first_gap() const { return gap_from(range_.begin + arrived_); }
 
  private:
   ByteRange range_;

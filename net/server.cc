@@ -36,6 +36,16 @@ Server::Server(Url at, bool is_origin, HttpVersion http, const HostProfile& know
       meter(known.rate, known.round_trip),
       protocol(http, base.scheme() == "https", known.transport) {}
 
+void Server::count(RequestKind kind, int step, uint64_t bytes) {
+  const uint64_t change = step > 0 ? bytes : 0 - bytes;
+  active += step;
+  outstanding += change;
+  if (kind == RequestKind::kSmall) small_active += step;
+  if (kind != RequestKind::kIdle) return;
+  idle_active += step;
+  idle_outstanding += change;
+}
+
 std::string Server::url_of(const std::string& origin_url, const Url& origin_base) const {
   return origin ? origin_url : moved(origin_url, origin_base, base);
 }

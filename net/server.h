@@ -20,6 +20,10 @@
 
 namespace wormhole {
 
+// Which of the server's connections a range request counts against: those for a reader's own blocks, for a stream's
+// parts, for what is fetched on an idle wire.
+enum class RequestKind : uint8_t { kSmall, kLarge, kIdle };
+
 struct Server {
   // `most`: bound on the connections; `fixed`: use just as many.
   Server(Url at, bool is_origin, HttpVersion http, const HostProfile& known, int most, bool fixed);
@@ -29,9 +33,19 @@ struct Server {
   // And the other way; what is not of this server is left as it is.
   std::string origin_url_of(const std::string& url, const std::optional<Url>& origin) const;
   int allowed() const { return fixed_connections > 0 ? fixed_connections : controller.allowed(); }
-  // Connections that count against allowed(). A request that is about to end does not: the next one can be on its way
-  // meanwhile, or the wire would carry nothing for a round trip between the two. Half as many more at most.
-  int busy() const { return fixed_connections > 0 ? active : active - std::min(ending, allowed() / 2); }
+  // Connections of large requests that count against allowed(). A request that is about to end does not: the next one
+  // can be on its way meanwhile, or the wire would carry nothing for a round trip between the two. Half as many more at
+  // most.
+  int busy() const { return active - idle_active - small_active - std::min(ending, allowed() / 2); }
+  // What the wire holds, as far as is known, in bytes; 0: nothing is known. While the rate still rises steeply the
+  // meter is behind; otherwise a tenth of a second is too short a time to believe.
+  uint64_t pipe() const {
+    const uint64_t rate = recent_rate > meter.rate() + meter.rate() / 2 ? recent_rate : meter.rate();
+    return static_cast<uint64_t>(static_cast<double>(rate) * std::chrono::duration<double>(meter.round_trip()).count());
+  }
+  // A request of `bytes` begins (+1) or ends (-1).
+  void count(RequestKind kind, int step, uint64_t bytes);
+  int idle_busy() const { return idle_active - std::min(idle_ending, allowed() / 2); }
   HostProfile profile() const { return {meter.rate(), meter.round_trip(), allowed(), protocol.chosen()}; }
   // How long `bytes` more would take here, seconds; for the choice between servers.
   // What was not measured of it is taken from `like`.
@@ -44,13 +58,17 @@ struct Server {
   LinkMeter meter;
   ProtocolChoice protocol;
   Breaker breaker;
-  int active = 0;               // range requests under way
-  int idle_active = 0;          // of them: those of the idle lane
-  int ending = 0;               // of them: those whose last bytes are on the wire already
-  uint64_t outstanding = 0;     // bytes that they are still to bring
-  uint64_t received = 0;        // since the last measurement
-  bool used = false;            // has answered at least once
-  std::set<std::string> lacks;  // URLs of the origin that this mirror has in another version, or not at all
+  int active = 0;                 // range requests under way
+  int small_active = 0;           // of them: those that wait for latency, not for the wire
+  int idle_active = 0;            // of them: those of the idle lane
+  uint64_t idle_outstanding = 0;  // and their bytes
+  int ending = 0;                 // of the large ones: those whose last bytes are on the wire already
+  int idle_ending = 0;            // of the idle lane's likewise
+  uint64_t outstanding = 0;       // bytes that they are still to bring
+  uint64_t received = 0;          // since the last measurement
+  uint64_t recent_rate = 0;       // of the time before it, bytes per second
+  bool used = false;              // has answered at least once
+  std::set<std::string> lacks;    // URLs of the origin that this mirror has in another version, or not at all
 };
 
 // The one that would bring `bytes` soonest, among those that may be asked; nullptr when none may. `avoid` is taken only

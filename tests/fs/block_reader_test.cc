@@ -656,6 +656,45 @@ TEST_F(ReadaheadingTest, AFileThatNobodyReadsGivesItsMemoryBack) {
 
 // --- guesses -------------------------------------------------------------------------------------------------------
 
+// --- a reader who jumps ---------------------------------------------------------------------------------------------
+
+TEST_F(BlockReaderTest, AJumpIntoABlockHasItsOwnBytesFetchedFirst) {
+  const ByteRange wanted = ByteRange::of(20 * kBlock + 40'000, 4096);
+  const AnswerRef a = read(wanted.begin, wanted.size());
+  EXPECT_EQ(only_fetch().range, (ByteRange{20 * kBlock, 21 * kBlock}));
+  EXPECT_EQ(only_fetch().wanted, wanted);
+  EXPECT_THAT(setup_.fetcher.wanted(), IsEmpty());  // the request has said so
+  setup_.fetcher.arrive_behind(only_fetch().id, wanted, version_);
+  EXPECT_TRUE(is_right(a));
+  EXPECT_FALSE(setup_.cache->has(kFile, 20));
+  complete();
+  settle();
+  EXPECT_TRUE(setup_.cache->has(kFile, 20));
+}
+
+TEST_F(BlockReaderTest, AnotherReaderOfSuchABlockSaysWhatHeWaitsFor) {
+  read(20 * kBlock + 40'000, 4096);
+  const FetchId id = only_fetch().id;
+  const AnswerRef front = read(20 * kBlock, 4096);
+  const AnswerRef same = read(20 * kBlock + 41'000, 10);
+  EXPECT_THAT(setup_.fetcher.wanted(), ElementsAre(std::pair(id, ByteRange::of(20 * kBlock, 4096)),
+                                                   std::pair(id, ByteRange::of(20 * kBlock + 41'000, 10))));
+  setup_.fetcher.arrive_behind(id, ByteRange::of(20 * kBlock + 40'000, 4096), version_);
+  EXPECT_TRUE(is_right(same));
+  EXPECT_TRUE(is_waiting(front));
+  complete();
+  EXPECT_TRUE(is_right(front));
+}
+
+TEST_F(ReadaheadingTest, AtTheBeginOfABlockAndInASequenceBytesComeInOrder) {
+  read(20 * kBlock + 100, 4096);
+  EXPECT_TRUE(only_fetch().wanted.empty());
+  complete();
+  read(21 * kBlock + 40'000, 4096);  // reads on
+  for (const FetchRequest& r : setup_.fetcher.active()) EXPECT_TRUE(r.wanted.empty());
+  complete_all_fetches();
+}
+
 class GuessingTest : public BlockReaderTest {
  protected:
   void SetUp() override {
@@ -684,35 +723,41 @@ class GuessingTest : public BlockReaderTest {
 };
 
 TEST_F(GuessingTest, AFewReadsGuessNothing) {
-  read_here_and_there(7);
+  read_here_and_there(15);
   EXPECT_THAT(guesses(), IsEmpty());
 }
 
 TEST_F(GuessingTest, WhoGoesOnHasTheRestFetchedInTheIdleLane) {
-  read_here_and_there(8);
+  read_here_and_there(16);
   EXPECT_THAT(guesses(), Not(IsEmpty()));
-  // Two for each connection, and the last of them may be in pieces, around what is there already.
-  EXPECT_LE(guesses().size(), 4u + 8u);
+  // Eight small ones for each connection, and the last of them may be in pieces, around what is there already.
+  EXPECT_LE(guesses().size(), 16u + 8u);
   complete_all_fetches();
   settle();
   EXPECT_TRUE(setup_.cache->complete(kFile));
 }
 
-TEST_F(GuessingTest, AGuessThatIsReadIsDemand) {
-  read_here_and_there(8);
+TEST_F(GuessingTest, OfAGuessThatIsReadTheReadersBytesComeFirst) {
+  read_here_and_there(16);
+  const FetchRequest guess = guesses().front();
+  const ByteRange wanted = ByteRange::of(guess.range.begin + 1000, 10);
+  const AnswerRef a = read(wanted.begin, wanted.size());
+  EXPECT_THAT(setup_.fetcher.wanted(), ElementsAre(std::pair(guess.id, wanted)));
+  setup_.fetcher.arrive_behind(guess.id, wanted, version_);
+  EXPECT_TRUE(is_right(a));
+  setup_.fetcher.complete(guess.id, version_);
+}
+
+TEST_F(GuessingTest, AGuessThatArrivesAnswersItsReadersWithoutMore) {
+  read_here_and_there(16);
   const FetchRequest guess = guesses().front();
   const AnswerRef a = read(guess.range.begin, 10);
-  for (const FetchRequest& r : setup_.fetcher.active()) {
-    if (r.id == guess.id) {
-      EXPECT_EQ(r.lane, Lane::kDemand);
-    }
-  }
   setup_.fetcher.complete(guess.id, version_);
   EXPECT_TRUE(is_right(a));
 }
 
 TEST_F(GuessingTest, AGuessIsNotKeptInMemory) {
-  read_here_and_there(8);
+  read_here_and_there(16);
   const int64_t before = setup_.metrics.buffer_bytes;
   complete_all_fetches();
   settle();
@@ -720,7 +765,7 @@ TEST_F(GuessingTest, AGuessIsNotKeptInMemory) {
 }
 
 TEST_F(GuessingTest, TheLastCloseEndsIt) {
-  read_here_and_there(8);
+  read_here_and_there(16);
   const auto all = guesses();
   close();
   for (const FetchRequest& r : all) EXPECT_TRUE(setup_.fetcher.is_cancelled(r.id));

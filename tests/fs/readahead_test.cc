@@ -121,6 +121,20 @@ TEST_F(ReadaheadTest, AStallOpensTheWindowToWhatTheWireHolds) {
   EXPECT_EQ(readahead_.window(), 12 * kMiB);
 }
 
+TEST_F(ReadaheadTest, TheWindowGrowsWhileAReaderWaitsToo) {
+  read(0, kStalled);
+  const auto more = readahead_.on_wait({0, kRead}, size_, bounds_);
+  EXPECT_TRUE(more.sequential);
+  ASSERT_EQ(more.ranges.size(), 1u);
+  EXPECT_EQ(more.ranges.front(), (ByteRange{kMiB, 4 * kMiB}));
+  EXPECT_TRUE(readahead_.on_wait({500 * kMiB, 500 * kMiB + kRead}, size_, bounds_).ranges.empty());  // nobody's
+}
+
+TEST_F(ReadaheadTest, ARandomReaderWhoWaitsGetsNoWindow) {
+  read(100 * kMiB, kStalled);
+  EXPECT_TRUE(readahead_.on_wait({100 * kMiB, 100 * kMiB + kRead}, size_, bounds_).ranges.empty());
+}
+
 TEST_F(ReadaheadTest, AWindowShrinksWithItsBound) {
   for (uint64_t i = 0; i < 20; ++i) read(i * kRead, kStalled);
   bounds_.most = 2 * kMiB;

@@ -178,7 +178,7 @@ def test_a_copy_goes_through_when_the_server_begins_with(server, mount, content,
 def test_a_part_that_falls_silent_is_asked_for_again(server, mount, content):
     mounted = mount(server.url)
     with begun(mounted / "file", content) as handle:
-        server.behave("file", stall_after=10_000, times=1)
+        server.behave("file", stall_after=1_000, times=1)
         with within(MARGIN):  # much less than it takes until a connection is given up
             assert handle.reads(FAR)
     assert mounted.status()["fetches_hedged"] > 0

@@ -40,6 +40,7 @@ class RecordingSink final : public FetchSink {
   struct Fetch {
     std::optional<ObjectHead> head;
     uint64_t arrived = 0;
+    std::vector<ByteRange> behind;
     std::vector<ByteRange> chunks;
     std::vector<BufferRef> held;  // the buffers of the chunks
     std::optional<Status> end;
@@ -59,6 +60,12 @@ class RecordingSink final : public FetchSink {
       EXPECT_TRUE(f.head) << "progress before the head";
       EXPECT_GT(arrived, f.arrived);
       f.arrived = arrived;
+    });
+  }
+  void fetch_behind(FetchId id, ByteRange there) override {
+    change(id, [&](Fetch& f) {
+      EXPECT_TRUE(f.head) << "bytes before the head";
+      f.behind.push_back(there);
     });
   }
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override {
@@ -578,6 +585,22 @@ TEST_F(LanesTest, SpeculationLeavesConnectionsToDemand) {
   for (FetchId id = 1; id <= 6; ++id) EXPECT_THAT(end_of(id), Succeeds());
 }
 
+// What one version's first answer says is of use to those who wait for the same version, and to nobody else.
+TEST_F(LanesTest, RequestsForAnotherVersionOfAFileDoNotGetThisOnesValidator) {
+  options_.connections = 1;
+  start({0, 10}, Lane::kDemand);  // object 0
+  ASSERT_TRUE(server_.wait_for_requests("a", 1));
+  FetchRequest same = request({10, 20}), other = request({20, 30});
+  other.object = 1;
+  start(std::move(same));
+  start(std::move(other));
+  order_of_the_next(3);
+  for (FetchId id = 1; id <= 3; ++id) EXPECT_THAT(end_of(id), Succeeds());
+  const auto log = server_.requests("a");
+  EXPECT_EQ(log[1].if_range, sink_->get(1).head->validator.etag);
+  EXPECT_EQ(log[2].if_range, "");
+}
+
 TEST_F(LanesTest, DocumentsDoNotWaitForRanges) {
   options_.connections = 1;
   start({0, 10}, Lane::kDemand);
@@ -586,15 +609,108 @@ TEST_F(LanesTest, DocumentsDoNotWaitForRanges) {
   EXPECT_THAT(get(""), Succeeds());
 }
 
-TEST_F(LanesTest, ReadersWhoWaitForLatencyDoNotKeepTheIdleLaneWaiting) {
+// Of small requests twice as many may run as of large ones: 32, where the controller begins with 16.
+TEST_F(LanesTest, ReadersWhoWaitForLatencyKeepNoOtherLaneWaiting) {
+  options_.connections = 0;
+  for (uint64_t i = 0; i < 33; ++i) start({i * 10, i * 10 + 10}, Lane::kDemand);
+  ASSERT_TRUE(server_.wait_for_requests("a", 32));
+  EXPECT_FALSE(server_.wait_for_requests("a", 33, 100ms));
+  start({kMiB, 2 * kMiB}, Lane::kDemand);
+  EXPECT_TRUE(server_.wait_for_requests("a", 33));
+  for (uint64_t i = 0; i < 15; ++i) start({1000 + i * 10, 1010 + i * 10}, Lane::kIdle);
+  EXPECT_TRUE(server_.wait_for_requests("a", 33 + 14));
+  EXPECT_FALSE(server_.wait_for_requests("a", 33 + 15, 100ms));  // it leaves connections to demand, too
+  server_.release("a");
+  for (FetchId id = 1; id <= 49; ++id) EXPECT_THAT(end_of(id), Succeeds());
+}
+
+TEST_F(LanesTest, AFixedNumberOfConnectionsIsNeverExceeded) {
   options_.connections = 4;
-  for (uint64_t i = 0; i < 4; ++i) start({i * 10, i * 10 + 10}, Lane::kDemand);
-  ASSERT_TRUE(server_.wait_for_requests("a", 4));
-  for (uint64_t i = 0; i < 4; ++i) start({100 + i * 10, 110 + i * 10}, Lane::kIdle);
-  EXPECT_TRUE(server_.wait_for_requests("a", 6));
-  EXPECT_FALSE(server_.wait_for_requests("a", 7, 100ms));  // the lane leaves connections to demand, too
+  for (uint64_t i = 0; i < 3; ++i) start({i * 10, i * 10 + 10}, Lane::kDemand);
+  for (uint64_t i = 0; i < 3; ++i) start({100 + i * 10, 110 + i * 10}, Lane::kIdle);
+  ASSERT_TRUE(server_.wait_for_requests("a", 3));
+  start({200, 210}, Lane::kDemand);
+  start({210, 220}, Lane::kDemand);
+  EXPECT_TRUE(server_.wait_for_requests("a", 4));
+  EXPECT_FALSE(server_.wait_for_requests("a", 5, 100ms));
   server_.release("a");
   for (FetchId id = 1; id <= 8; ++id) EXPECT_THAT(end_of(id), Succeeds());
+}
+
+// --- bytes that come first -----------------------------------------------------------------------------------------
+
+class WantedTest : public CurlFetcherTest {
+ protected:
+  static constexpr ByteRange kBlockOf{kBlockSize, 2 * kBlockSize};
+  static constexpr ByteRange kWanted{kBlockSize + 40'000, kBlockSize + 44'096};
+  // Connections that have carried so much; the log begins behind it.
+  void fetch_some(uint64_t bytes) {
+    EXPECT_THAT(fetch({0, bytes}), Succeeds());
+    server_.forget_requests();
+  }
+  bool is_told_behind(FetchId id, ByteRange wanted) {
+    return sink_->wait(id, [&](auto& f) { return std::count(f.behind.begin(), f.behind.end(), wanted) > 0; });
+  }
+};
+
+TEST_F(WantedTest, TheyAreAskedForFirstAndTheFrontAfterwards) {
+  fetch_some(200'000);
+  FetchRequest r = request(kBlockOf);
+  r.wanted = kWanted;
+  const FetchId id = start(std::move(r));
+  EXPECT_TRUE(is_told_behind(id, kWanted));
+  EXPECT_THAT(end_of(id), Succeeds());
+  EXPECT_THAT(asked_ranges(), ElementsAre("bytes=105536-131071", "bytes=65536-105535"));
+}
+
+TEST_F(WantedTest, WhileConnectionsAreNewNoMoreThanComesAtOnce) {
+  fetch_some(1000);
+  FetchRequest r = request(kBlockOf);
+  r.wanted = kWanted;
+  EXPECT_THAT(end_of(start(std::move(r))), Succeeds());
+  EXPECT_THAT(asked_ranges(), ElementsAre("bytes=105536-118847", "bytes=65536-105535", "bytes=118848-131071"));
+}
+
+TEST_F(WantedTest, TheyAreAskedForAgainFromWhereTheyStopped) {
+  fetch_some(200'000);
+  server_.behave("a", {.times = 1, .stall_after = 1000});
+  FetchRequest r = request(kBlockOf);
+  r.wanted = kWanted;
+  EXPECT_THAT(end_of(start(std::move(r))), Succeeds());
+  EXPECT_THAT(asked_ranges(), ElementsAre("bytes=105536-131071", "bytes=106536-131071", "bytes=65536-105535"));
+}
+
+TEST_F(WantedTest, OfAFetchThatWaitsTheyAreTakenOut) {
+  options_.connections = 1;
+  server_.hold("a");
+  start({0, 10}, Lane::kDemand);
+  ASSERT_TRUE(server_.wait_for_requests("a", 1));
+  const FetchId idle = start({kMiB, 3 * kMiB}, Lane::kIdle);
+  start({10, 20}, Lane::kSpeculative);
+  fetcher().want(idle, {2 * kMiB + 70'000, 2 * kMiB + 74'096});
+  server_.release("a");
+  EXPECT_TRUE(is_told_behind(idle, {2 * kMiB + 70'000, 2 * kMiB + 74'096}));
+  for (FetchId id = 1; id <= 3; ++id) EXPECT_THAT(end_of(id), Succeeds());
+  const auto asked = asked_ranges();
+  EXPECT_THAT(asked[1], ::testing::StartsWith("bytes=2167152-"));
+}
+
+TEST_F(WantedTest, OfAFetchThatIsUnderWayTheyAreAskedForBeside) {
+  fetch_some(1000);
+  server_.behave("a", {.times = 1, .stall_after = 70'000});
+  const FetchId id = start({0, 2 * kMiB}, Lane::kIdle);
+  ASSERT_TRUE(server_.wait_for_requests("a", 1));
+  fetcher().want(id, {kMiB + 1000, kMiB + 2000});
+  EXPECT_TRUE(is_told_behind(id, {kMiB + 1000, kMiB + 2000}));
+  server_.release("a");
+  EXPECT_THAT(end_of(id), Succeeds());
+}
+
+TEST_F(WantedTest, WhatIsThereAlreadyIsToldOfAtOnce) {
+  const FetchId id = start({0, 10}, Lane::kIdle);
+  EXPECT_THAT(end_of(id), Succeeds());
+  fetcher().want(id, {0, 10});  // over: nothing happens
+  EXPECT_THAT(fetch({10, 20}), Succeeds());
 }
 
 TEST_F(LanesTest, TheIdleLaneBeginsNothingWhileAnythingElseWaits) {

@@ -47,6 +47,17 @@ TEST_F(RangeBodyTest, WhatComesBehindAGapCountsWhenTheGapIsClosed) {
   EXPECT_EQ(front(), truth_.substr(0, 80));
 }
 
+TEST_F(RangeBodyTest, WhatIsThereBehindAGapIsKnown) {
+  add(1050, 1080);
+  EXPECT_TRUE(body_.has({1060, 1070}));
+  EXPECT_FALSE(body_.has({1040, 1060}));
+  EXPECT_FALSE(body_.has({1000, 1010}));
+  EXPECT_EQ(body_.gap_from(1020), (ByteRange{1020, 1050}));
+  EXPECT_EQ(body_.gap_from(1060), (ByteRange{1080, 1100}));
+  add(1000, 1010);
+  EXPECT_EQ(body_.gap_from(1000), (ByteRange{1010, 1050}));
+}
+
 TEST_F(RangeBodyTest, BytesThatWereToldOfAreNotWrittenAgain) {
   add(1000, 1050);
   body_.add(1020, std::string(60, '?'));

@@ -46,6 +46,10 @@ class FakeFetcher final : public Fetcher {
     std::lock_guard lock(mutex_);
     if (auto it = active_.find(id); it != active_.end()) it->second.request.lane = Lane::kDemand;
   }
+  void want(FetchId id, ByteRange bytes) override {
+    std::lock_guard lock(mutex_);
+    if (active_.contains(id)) wanted_.emplace_back(id, bytes);
+  }
   LinkEstimate link() const override {
     std::lock_guard lock(mutex_);
     return link_;
@@ -97,6 +101,20 @@ class FakeFetcher final : public Fetcher {
                  {a->request.buffer->data() + a->arrived, upto - a->arrived});
     change(id, [&](Active& active) { active.arrived = upto; });
     a->request.sink->fetch_progress(id, upto);
+  }
+  // The head, unless it was told; then the bytes `there`, behind a gap.
+  void arrive_behind(FetchId id, ByteRange there, const Version& version) {
+    auto a = copy(id);
+    if (!a) return;
+    tell_head(id, version);
+    fill_pattern(version.seed, there.begin,
+                 {a->request.buffer->data() + (there.begin - a->request.range.begin), there.size()});
+    a->request.sink->fetch_behind(id, there);
+  }
+  // What want() has named, in order.
+  std::vector<std::pair<FetchId, ByteRange>> wanted() const {
+    std::lock_guard lock(mutex_);
+    return wanted_;
   }
   void tell_head(FetchId id, const Version& version) {
     auto a = copy(id);
@@ -191,6 +209,7 @@ class FakeFetcher final : public Fetcher {
   LinkEstimate link_;
   std::map<FetchId, Active> active_;
   std::set<FetchId> cancelled_;
+  std::vector<std::pair<FetchId, ByteRange>> wanted_;
   std::vector<DocumentRequest> documents_;
 };
 

@@ -121,6 +121,9 @@ class ReaderSetup {
     void fetch_progress(FetchId id, uint64_t arrived) override {
       if (setup_.reader) setup_.reader->fetch_progress(id, arrived);
     }
+    void fetch_behind(FetchId id, ByteRange there) override {
+      if (setup_.reader) setup_.reader->fetch_behind(id, there);
+    }
     void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override {
       if (setup_.reader) setup_.reader->fetch_chunk(id, range, std::move(bytes));
     }

@@ -1,0 +1,44 @@
+// The TCP connections that libcurl holds open for us: how many there are, how far they have grown, and how much each
+// may have under way (receive_window.h).
+//
+// Thread: net.
+#pragma once
+
+#include <curl/curl.h>
+
+#include <cstdint>
+#include <map>
+
+#include "net/receive_window.h"
+
+namespace wormhole {
+
+class Connections {
+ public:
+  // The handle's sockets are opened and closed here.
+  // REQUIRES: outlives the connections of all multi handles that `easy` is added to.
+  void watch(CURL* easy);
+  // The handle, still attached to its connection, has brought so many bytes of a body.
+  void carried(CURL* easy, uint64_t bytes);
+
+  size_t open() const { return sockets_.size(); }
+  // Whether most of them have not carried enough yet to be out of slow start's first steps.
+  bool are_young() const;
+
+  // All of them get a window of `bytes`. Needs CAP_NET_ADMIN; without it TCP does what it does.
+  void bound_windows(uint64_t bytes);
+
+ private:
+  struct Socket {
+    bool buffer_is_fixed = false;  // so the kernel tunes it no more
+    uint64_t carried = 0;
+  };
+
+  static curl_socket_t on_open(void* connections, curlsocktype purpose, curl_sockaddr* address);
+  static int on_close(void* connections, curl_socket_t socket);
+
+  std::map<curl_socket_t, Socket> sockets_;
+  bool can_be_bound_ = true;
+};
+
+}  // namespace wormhole

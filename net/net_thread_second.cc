@@ -1,0 +1,131 @@
+// The net thread: another request beside the one that is under way.
+#include "net/net_thread.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace wormhole {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// Sharing pays when the rest is worth a request of its own and would take this many round trips more.
+constexpr uint64_t kSmallestShare = 512 * 1024;
+
+constexpr int kRoundTripsWorthSharing = 4;
+
+constexpr Duration kWorthSharing = milliseconds(200);
+
+// A response that pauses for longer has lost a packet at its end, or more: another connection does not wait for the
+// retransmission timeout.
+constexpr int kSilentTrips = 3;
+
+constexpr Duration kSilence = milliseconds(100);
+
+}  // namespace
+
+// What is waited for inside of a fetch that does not bring it soon gets a request of its own.
+bool NetThread::start_wanted(TimePoint now) {
+  bool started_any = false;
+  for (auto& t : active_) {
+    if (t->wanted.empty() || t->is_whole_body()) continue;
+    if (will_bring_soon(*t, now)) continue;
+    Server* server = server_for(*t, true);
+    if (server == nullptr) continue;
+    start_attempt(*t, *server, t->next_range(connections_.are_young())).second = true;
+    started_any = true;
+  }
+  // Those that wait in a lane behind: these bytes alone are asked for, and the rest waits on.
+  for (Lane behind : {Lane::kSpeculative, Lane::kIdle}) {
+    auto& queue = lane(behind);
+    for (size_t i = 0; i < queue.size();) {
+      Server* server = queue[i]->wanted.empty() ? nullptr : server_for(*queue[i], true);
+      if (server == nullptr) {
+        ++i;
+        continue;
+      }
+      active_.push_back(std::move(queue[i]));
+      queue.erase(queue.begin() + static_cast<std::ptrdiff_t>(i));
+      start_attempt(*active_.back(), *server, active_.back()->next_range(connections_.are_young()));
+      started_any = true;
+    }
+  }
+  return started_any;
+}
+
+// Whether an attempt under way brings the first of the wanted bytes within a round trip.
+bool NetThread::will_bring_soon(const Transfer& t, TimePoint now) {
+  const ByteRange next = t.next_range(false);
+  return std::any_of(t.attempts.begin(), t.attempts.end(), [&](auto& a) {
+    if (a->range.begin == next.begin) return true;
+    if (a->position > next.begin || a->limit <= next.begin || a->first_byte == TimePoint{}) return false;
+    const Duration so_far = now - a->first_byte;
+    const double come = static_cast<double>(a->position - a->range.begin);
+    const double to_go = static_cast<double>(next.begin - a->position);
+    return std::chrono::duration<double>(so_far) * to_go <=
+           std::chrono::duration<double>(a->server->meter.round_trip()) * come;
+  });
+}
+
+// Where nothing waits for a connection, idle ones help those that somebody waits for.
+void NetThread::help_slow(TimePoint now) {
+  if (!lane(Lane::kDemand).empty()) return;
+  const bool idle = nothing_waits();
+  for (auto& t : active_) {
+    if (!t->body || !t->is_demand() || t->attempts.size() != 1 || t->complete()) continue;
+    if (options_.hedge && hedge(*t, now)) continue;
+    if (idle) share(*t, now);
+  }
+}
+
+// The same bytes once more, when they take unusually long.
+bool NetThread::hedge(Transfer& t, TimePoint now) {
+  Attempt& first = *t.attempts.front();
+  if (t.hedged || first.paused) return false;
+  const auto patience = hedging_.patience(t.range->range.size());
+  const bool late = patience && now - first.started >= *patience;
+  const Duration trip = first.server->meter.round_trip();
+  const bool silent = trip > Duration{} && now - std::max(first.started, first.last_byte) >=
+                                               std::max<Duration>(trip * kSilentTrips, kSilence);
+  if (!late && !silent) return false;
+  const ByteRange rest = t.next_range(connections_.are_young());
+  Server* server = choose_server(servers_, t.url(), rest.size(), first.server, now);
+  if (server == nullptr || (!server->origin && !mirrors_may_serve(t))) return false;
+  // On a full wire everything is late at times, and asking twice makes it later.
+  if (!silent && server == first.server && !nothing_waits()) return false;
+  // Where measuring decides on the number, hedges may exceed it by as many as speculation leaves free: they are few.
+  const int most = server->allowed() + (server->fixed_connections > 0 ? 0 : kKeptForDemand);
+  if (server->active >= most || !hedging_.spend(rest.size())) return false;
+  t.hedged = true;
+  metrics_.fetches_hedged.fetch_add(1, std::memory_order_relaxed);
+  log::debug("asked for again: url={} range={}-{} after_ms={}", t.url(), rest.begin, rest.end,
+             milliseconds_of(now - first.started));
+  start_attempt(t, *server, rest).second = true;
+  return true;
+}
+
+// The rear half of the rest, from another connection: at the end of a file the slowest part is the last.
+bool NetThread::share(Transfer& t, TimePoint now) {
+  Attempt& first = *t.attempts.front();
+  if (first.paused || first.first_byte == TimePoint{} || first.position >= first.limit) return false;
+  const uint64_t rest = first.limit - first.position;
+  const uint64_t come = first.position - first.range.begin;
+  if (rest < 2 * kSmallestShare || come == 0) return false;
+  const Duration so_far = now - first.first_byte;
+  const Duration to_go =
+      std::chrono::duration_cast<Duration>(so_far * (static_cast<double>(rest) / static_cast<double>(come)));
+  if (to_go < std::max<Duration>(first.server->meter.round_trip() * kRoundTripsWorthSharing, kWorthSharing))
+    return false;
+  Server* server = choose_server(servers_, t.url(), rest / 2, nullptr, now);
+  if (server == nullptr || server->active >= server->allowed()) return false;
+  if (!server->origin && !mirrors_may_serve(t)) return false;
+  const uint64_t middle = first.position + rest / 2;
+  const ByteRange rear{middle, first.limit};
+  first.limit = middle;
+  start_attempt(t, *server, rear).second = true;
+  return true;
+}
+
+}  // namespace wormhole

@@ -1,0 +1,125 @@
+// The net thread: what is done several times a second, whatever is asked for.
+#include "net/net_thread.h"
+
+#include <algorithm>
+
+#include "net/range_planner.h"
+#include "net/receive_window.h"
+
+namespace wormhole {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr Duration kWarmingPatience = seconds(10);
+
+// A reader of small pieces beside streams finds this many connections free. Not more often than once a second: a server
+// may refuse them.
+constexpr size_t kSpares = 2;
+constexpr Duration kSparesFor = seconds(10);
+constexpr Duration kSparesEvery = seconds(1);
+
+}  // namespace
+
+void NetThread::measure(TimePoint now) {
+  if (last_measured_ != TimePoint{} && now - last_measured_ < kMeasureEvery) return;
+  const Duration since = last_measured_ == TimePoint{} ? kMeasureEvery : now - std::exchange(last_measured_, now);
+  last_measured_ = now;
+  keep_warm(now);
+  uint64_t rate = 0;
+  int connections = 0;
+  Duration round_trip{};
+  for (auto& s : servers_) {
+    const uint64_t bytes = std::exchange(s->received, 0);
+    s->recent_rate = static_cast<uint64_t>(static_cast<double>(bytes) / std::chrono::duration<double>(since).count());
+    const bool more_waits = !nothing_waits();
+    const bool saturated = more_waits && s->busy() >= std::max(1, s->allowed() - kKeptForDemand);
+    s->meter.observe(
+        bytes,
+        s->active == 0 ? LinkMeter::Load::kIdle : (saturated ? LinkMeter::Load::kSaturated : LinkMeter::Load::kSome),
+        now);
+    s->controller.observe(bytes, saturated, now);
+    rate += s->meter.rate();
+    connections += s->allowed();
+    if (s->meter.round_trip() > round_trip) round_trip = s->meter.round_trip();
+  }
+  readers_ = std::max(waiting_readers(), readers_ * 9 / 10);
+  bound_receive_windows();
+  link_rate_.store(rate, std::memory_order_relaxed);
+  link_connections_.store(connections, std::memory_order_relaxed);
+  link_round_trip_us_.store(
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(round_trip).count()),
+      std::memory_order_relaxed);
+  link_part_.store(part_size_of(rate / static_cast<uint64_t>(std::max(1, connections))), std::memory_order_relaxed);
+}
+
+// What all servers together hold is dealt out to the connections that receive now.
+void NetThread::bound_receive_windows() {
+  uint64_t pipe = 0;
+  for (auto& s : servers_) pipe += s->pipe();
+  // Small requests wait for latency, and take no part of the pipe that would be worth counting.
+  int receiving = 0;
+  bool idle = true;
+  for (auto& t : active_) {
+    for (auto& a : t->attempts) {
+      if (!t->body || a->limit - a->position <= kSmallRequest) continue;
+      ++receiving;
+      idle &= a->kind == RequestKind::kIdle;
+    }
+  }
+  if (receiving > 0) connections_.bound_windows(receive_window(pipe, receiving, idle));
+}
+
+// Connections that are open when they are needed. A small request now and then, so that the next read does not pay for
+// a new one; at the begin as many as may be used; and where small reads come, some more than are in use.
+void NetThread::keep_warm(TimePoint now) {
+  if (!options_.keep_warm || !origin_ || last_request_ == TimePoint{} || now - last_request_ > kWarmFor) return;
+  if (!active_.empty()) next_warming_ = now + kWarmingEvery;
+  if (now >= next_warming_) {
+    next_warming_ = now + kWarmingEvery;
+    warm(1);
+  }
+  Server& s = *servers_.front();
+  if (!s.used || now < next_spares_) return;
+  if (!has_spares_) {
+    has_spares_ = true;
+    next_spares_ = now + kSparesEvery;
+    return warm(s.allowed());
+  }
+  if (last_small_ == TimePoint{} || now - last_small_ > kSparesFor || s.fixed_connections > 0) return;
+  if (connections_.open() == 0 || idle_connections() >= kSpares) return;
+  next_spares_ = now + kSparesEvery;
+  // The idle ones are asked as well.
+  warm(static_cast<int>(kSpares));
+}
+
+// Those who wait for small pieces now.
+size_t NetThread::waiting_readers() const {
+  return static_cast<size_t>(std::count_if(active_.begin(), active_.end(), [](auto& t) {
+    return t->body && ((t->is_small() && t->is_demand()) || !t->wanted.empty());
+  }));
+}
+
+size_t NetThread::idle_connections() const {
+  size_t requests = 0;
+  for (auto& t : active_) requests += t->attempts.size();
+  return connections_.open() - std::min(connections_.open(), requests);
+}
+
+void NetThread::warm(int connections) {
+  for (int i = 0; i < connections; ++i) {
+    auto t = std::make_unique<Transfer>();
+    t->warming = true;
+    t->document.emplace();
+    t->document->url = options_.origin;
+    t->document->head_only = true;
+    t->document->patience = kWarmingPatience;
+    t->document->done = [](Result<Document>) {};
+    t->last_progress = clock_.now();
+    active_.push_back(std::move(t));
+    start_attempt(*active_.back(), *servers_.front(), {});
+  }
+}
+
+}  // namespace wormhole
