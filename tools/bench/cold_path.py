@@ -487,7 +487,8 @@ def random_reads(bench: Bench, file: Path, original: Path, seed: int) -> dict:
 
 @row("random", "random 4 KiB by 16 threads for 5 s from an unread file of 512 MiB; 1 Gbit/s, 50 ms",
      Goal("reads in the first second", ">=", 280, of(WORMHOLE, FIRST_READS)),
-     Goal("their 99th percentile / round trip", "<=", 2, ratio(of(WORMHOLE, FIRST_P99), of(PING, MS))))
+     Goal("their 99th percentile / round trip", "<=", 2, ratio(of(WORMHOLE, FIRST_P99), of(PING, MS))),
+     Goal("reads in 5 s / httpdirfs", ">=", 1, ratio(of(WORMHOLE, READS), of(HTTPDIRFS, READS))))
 def random(bench: Bench) -> Table:
     with bench.tree(file=bench.original(512 * MIB)) as tree, bench.wire(), bench.nginx(tree) as origin:
         race = bench.race(origin)

@@ -195,9 +195,16 @@ class Race:
                              "--config", "", "--read-only", "--cache-dir", self.work / "rclone",
                              *(rclone_tuning() if tuned else ()))
 
-    def by_httpdirfs(self) -> AbstractContextManager[Mounted]:
-        # Its check wants Accept-Ranges in answers to range requests, where nginx has no reason to say it.
-        return foreign_mount(self.work, *self.prefix, "httpdirfs", "-f", "--no-range-check", self.origin.url, "{}")
+    @contextmanager
+    def by_httpdirfs(self) -> Iterator[Mounted]:
+        cache = Path(tempfile.mkdtemp(prefix="httpdirfs-", dir=self.work))
+        try:
+            # Its check wants Accept-Ranges in answers to range requests, where nginx has no reason to say it.
+            with foreign_mount(self.work, *self.prefix, "httpdirfs", "-f", "--no-range-check", "--cache",
+                               "--cache-location", cache, self.origin.url, "{}") as mount:
+                yield mount
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
 
     # --- each gives its seconds ---
 
