@@ -1,11 +1,12 @@
 #include "net/connections.h"
 
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 namespace wormhole {
@@ -16,6 +17,11 @@ constexpr int kFixedBuffer = 64 << 20;
 
 // From ten segments on (RFC 6928) the congestion window has grown to a block or more.
 constexpr uint64_t kGrownAfter = 64 * 1024;
+
+// The share of segments that came out of order is a mean over about so many measurements: a single lost packet makes a
+// round trip's worth of them.
+constexpr double kMeanOver = 10;
+constexpr uint64_t kEnoughSegments = 100;
 
 }  // namespace
 
@@ -36,6 +42,23 @@ bool Connections::are_young() const {
   const auto grown =
       std::count_if(sockets_.begin(), sockets_.end(), [](auto& s) { return s.second.carried >= kGrownAfter; });
   return static_cast<size_t>(grown) * 2 < sockets_.size();
+}
+
+double Connections::out_of_order() {
+  uint64_t segments = 0, out_of_order = 0;
+  for (auto& [socket, open] : sockets_) {
+    tcp_info info{};
+    socklen_t length = sizeof info;
+    if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 ||
+        length < offsetof(tcp_info, tcpi_rcv_ooopack) + sizeof info.tcpi_rcv_ooopack)
+      continue;  // a kernel before 5.4
+    segments += info.tcpi_data_segs_in - std::exchange(open.segments, info.tcpi_data_segs_in);
+    out_of_order += info.tcpi_rcv_ooopack - std::exchange(open.out_of_order, info.tcpi_rcv_ooopack);
+  }
+  if (segments < kEnoughSegments) return out_of_order_;
+  const double share = std::min(1.0, static_cast<double>(out_of_order) / static_cast<double>(segments));
+  out_of_order_ += (share - out_of_order_) / kMeanOver;
+  return out_of_order_;
 }
 
 void Connections::bound_windows(uint64_t bytes) {

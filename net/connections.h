@@ -25,6 +25,10 @@ class Connections {
   // Whether most of them have not carried enough yet to be out of slow start's first steps.
   bool are_young() const;
 
+  // Of the segments that come, the share that comes out of order, lately: they wait behind a lost one. To be called
+  // several times a second.
+  double out_of_order();
+
   // All of them get a window of `bytes`. Needs CAP_NET_ADMIN; without it TCP does what it does.
   void bound_windows(uint64_t bytes);
 
@@ -32,12 +36,14 @@ class Connections {
   struct Socket {
     bool buffer_is_fixed = false;  // so the kernel tunes it no more
     uint64_t carried = 0;
+    uint32_t segments = 0, out_of_order = 0;  // that have come, of TCP; at the last measurement
   };
 
   static curl_socket_t on_open(void* connections, curlsocktype purpose, curl_sockaddr* address);
   static int on_close(void* connections, curl_socket_t socket);
 
   std::map<curl_socket_t, Socket> sockets_;
+  double out_of_order_ = 0;
   bool can_be_bound_ = true;
 };
 

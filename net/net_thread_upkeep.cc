@@ -68,7 +68,8 @@ void NetThread::bound_receive_windows() {
       idle &= a->kind == RequestKind::kIdle;
     }
   }
-  if (receiving > 0) connections_.bound_windows(receive_window(pipe, receiving, idle));
+  if (receiving == 0) return;
+  connections_.bound_windows(receive_window(pipe, receiving, idle, connections_.out_of_order()));
 }
 
 // Connections that are open when they are needed. A small request now and then, so that the next read does not pay for

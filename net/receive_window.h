@@ -11,6 +11,13 @@
 // with each measurement. What is fetched only because the wire is idle gets 1.6, because a sixth of its connections
 // waits for a first byte at any time. Small pipes, and those of which nothing is known, get 8 MiB.
 //
+// Where packets are lost for other reasons than a full queue, a window also holds what has come behind a lost one, and
+// lets nothing more under way until that has come again. So the bound is divided by the share of segments that come in
+// order, down to 0.45. Measured at 1 Gbit/s, 50 ms: at 0.1 % loss a quarter comes out of order, and twice the pipe
+// carries most (107 MB/s; 101 with 1.4, 105 with 3); at 1 % three quarters, and three times the pipe does (95; 77 with
+// 1.4). Without loss a bound of 2 puts a fifth out of order, of 3 a half, by its own losses: less than would keep it
+// there, so it comes down again.
+//
 // Thread: any; values in, values out.
 #pragma once
 
@@ -20,13 +27,15 @@
 namespace wormhole {
 
 // In bytes, for each of `connections` that receive now. `pipe`: what the wire holds, bytes; 0: not known. `idle`: all
-// they bring is fetched because the wire is idle.
-inline uint64_t receive_window(uint64_t pipe, int connections, bool idle) {
+// they bring is fetched because the wire is idle. `out_of_order`: share of segments, [0, 1].
+inline uint64_t receive_window(uint64_t pipe, int connections, bool idle, double out_of_order) {
   constexpr double kGain = 1.4;
   constexpr double kIdleGain = 1.6;
+  constexpr double kLeastInOrder = 0.45;
   constexpr double kLeastPipe = 8 << 20;   // what the queues of today's lines take
   constexpr uint64_t kLeast = 128 * 1024;  // for each connection: its share changes faster than TCP follows
-  const double window = std::max(static_cast<double>(pipe) * (idle ? kIdleGain : kGain), kLeastPipe);
+  const double gain = (idle ? kIdleGain : kGain) / std::max(1 - out_of_order, kLeastInOrder);
+  const double window = std::max(static_cast<double>(pipe) * gain, kLeastPipe);
   return std::max(kLeast, static_cast<uint64_t>(window) / static_cast<uint64_t>(std::max(1, connections)));
 }
 
