@@ -16,8 +16,9 @@ constexpr Duration kSettling = milliseconds(500);
 constexpr double kGainWorthMore = 1.05;
 constexpr double kLossWorthFewer = 0.98;
 
-// After a trial that did not pay the next one comes later and later.
-constexpr Duration kFirstPause = seconds(4);
+// What is over in a few seconds is only disturbed by a trial. After one that did not pay the next comes later and
+// later.
+constexpr Duration kFirstPause = seconds(10);
 constexpr Duration kLongestPause = seconds(60);
 
 constexpr int kFewest = 4;  // below it a stream depends on the luck of single connections

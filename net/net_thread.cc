@@ -19,7 +19,6 @@ constexpr int kMostConnections = 64;
 constexpr int kDocumentConnections = 8;
 
 // Gathering (see sleep()).
-constexpr Duration kLongTrip = milliseconds(5);
 constexpr int kGatherShare = 50;
 constexpr Duration kLongestGathering = milliseconds(1);
 

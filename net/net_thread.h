@@ -62,6 +62,8 @@ class NetThread {
   // Caddy); those that do it after 5 s (Apache) would have to be asked all the time, and are not.
   static constexpr Duration kWarmFor = std::chrono::minutes(5);
   static constexpr Duration kWarmingEvery = std::chrono::seconds(45);
+  // From here on what is under way, and not the CPU, bounds the rate.
+  static constexpr Duration kLongTrip = std::chrono::milliseconds(5);
   // At least 1.
   static int milliseconds_of(Duration d) {
     return static_cast<int>(std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(d).count()));
@@ -94,6 +96,7 @@ class NetThread {
   bool start_wanted(TimePoint now);
   static bool will_bring_soon(const Transfer& t, TimePoint now);
   void help_slow(TimePoint now);
+  static bool may_help(const Server& server);
   bool hedge(Transfer& t, TimePoint now);
   bool share(Transfer& t, TimePoint now);
 

@@ -12,7 +12,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 // Sharing pays when the rest is worth a request of its own and would take this many round trips more.
-constexpr uint64_t kSmallestShare = 512 * 1024;
+constexpr uint64_t kSmallestShare = 64 * 1024;
 
 constexpr int kRoundTripsWorthSharing = 4;
 
@@ -69,15 +69,21 @@ bool NetThread::will_bring_soon(const Transfer& t, TimePoint now) {
   });
 }
 
-// Where nothing waits for a connection, idle ones help those that somebody waits for.
+// Where nobody waits for a connection, what somebody waits for may have another one.
 void NetThread::help_slow(TimePoint now) {
   if (!lane(Lane::kDemand).empty()) return;
-  const bool idle = nothing_waits();
   for (auto& t : active_) {
     if (!t->body || !t->is_demand() || t->attempts.size() != 1 || t->complete()) continue;
     if (options_.hedge && hedge(*t, now)) continue;
-    if (idle) share(*t, now);
+    share(*t, now);
   }
+}
+
+// Where measuring decides on the number of connections, help may exceed it by as many as speculation leaves free: it is
+// for few.
+bool NetThread::may_help(const Server& server) {
+  if (server.fixed_connections > 0) return server.active < server.fixed_connections;
+  return server.busy() < server.allowed() + kKeptForDemand;
 }
 
 // The same bytes once more, when they take unusually long.
@@ -95,9 +101,7 @@ bool NetThread::hedge(Transfer& t, TimePoint now) {
   if (server == nullptr || (!server->origin && !mirrors_may_serve(t))) return false;
   // On a full wire everything is late at times, and asking twice makes it later.
   if (!silent && server == first.server && !nothing_waits()) return false;
-  // Where measuring decides on the number, hedges may exceed it by as many as speculation leaves free: they are few.
-  const int most = server->allowed() + (server->fixed_connections > 0 ? 0 : kKeptForDemand);
-  if (server->active >= most || !hedging_.spend(rest.size())) return false;
+  if (!may_help(*server) || !hedging_.spend(rest.size())) return false;
   t.hedged = true;
   metrics_.fetches_hedged.fetch_add(1, std::memory_order_relaxed);
   log::debug("asked for again: url={} range={}-{} after_ms={}", t.url(), rest.begin, rest.end,
@@ -114,12 +118,17 @@ bool NetThread::share(Transfer& t, TimePoint now) {
   const uint64_t come = first.position - first.range.begin;
   if (rest < 2 * kSmallestShare || come == 0) return false;
   const Duration so_far = now - first.first_byte;
+  // While others wait for a connection, only what is left behind: slower than half of its share of the wire.
+  const double fair = static_cast<double>(first.server->meter.rate()) / std::max(1, first.server->active);
+  if (!nothing_waits() && static_cast<double>(come) > fair / 2 * std::chrono::duration<double>(so_far).count())
+    return false;
   const Duration to_go =
       std::chrono::duration_cast<Duration>(so_far * (static_cast<double>(rest) / static_cast<double>(come)));
   if (to_go < std::max<Duration>(first.server->meter.round_trip() * kRoundTripsWorthSharing, kWorthSharing))
     return false;
   Server* server = choose_server(servers_, t.url(), rest / 2, nullptr, now);
-  if (server == nullptr || server->active >= server->allowed()) return false;
+  if (server == nullptr) return false;
+  if (!may_help(*server)) return false;
   if (!server->origin && !mirrors_may_serve(t)) return false;
   const uint64_t middle = first.position + rest / 2;
   const ByteRange rear{middle, first.limit};

@@ -32,7 +32,8 @@ void NetThread::measure(TimePoint now) {
   Duration round_trip{};
   for (auto& s : servers_) {
     const uint64_t bytes = std::exchange(s->received, 0);
-    s->recent_rate = static_cast<uint64_t>(static_cast<double>(bytes) / std::chrono::duration<double>(since).count());
+    s->recent_rates[s->measurements++ % s->recent_rates.size()] =
+        static_cast<uint64_t>(static_cast<double>(bytes) / std::chrono::duration<double>(since).count());
     const bool more_waits = !nothing_waits();
     const bool saturated = more_waits && s->busy() >= std::max(1, s->allowed() - kKeptForDemand);
     s->meter.observe(
@@ -56,20 +57,25 @@ void NetThread::measure(TimePoint now) {
 
 // What all servers together hold is dealt out to the connections that receive now.
 void NetThread::bound_receive_windows() {
-  uint64_t pipe = 0;
-  for (auto& s : servers_) pipe += s->pipe();
-  // Small requests wait for latency, and take no part of the pipe that would be worth counting.
-  int receiving = 0;
+  uint64_t rate = 0, pipe = 0;
+  for (auto& s : servers_) {
+    rate += s->rate();
+    pipe += s->pipe();
+  }
+  // Small requests wait for latency, and take no part of the pipe that would be worth counting. Those that wait for
+  // their first byte will take theirs when others have ended: they count half.
+  int halves = 0;
   bool idle = true;
   for (auto& t : active_) {
     for (auto& a : t->attempts) {
       if (!t->body || a->limit - a->position <= kSmallRequest) continue;
-      ++receiving;
+      halves += a->first_byte == TimePoint{} ? 1 : 2;
       idle &= a->kind == RequestKind::kIdle;
     }
   }
-  if (receiving == 0) return;
-  connections_.bound_windows(receive_window(pipe, receiving, idle, connections_.out_of_order()));
+  const int receiving = (halves + 1) / 2;
+  if (receiving == 0 || servers_.front()->meter.round_trip() < kLongTrip) return;
+  connections_.bound_windows(receive_window(rate, pipe, receiving, idle, connections_.out_of_order()));
 }
 
 // Connections that are open when they are needed. A small request now and then, so that the next read does not pay for

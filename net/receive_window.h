@@ -9,7 +9,8 @@
 //
 // 1.4: the pipe and a queue of less than half of it; and enough for a rate that was measured too low to grow by as much
 // with each measurement. What is fetched only because the wire is idle gets 1.6, because a sixth of its connections
-// waits for a first byte at any time. Small pipes, and those of which nothing is known, get 8 MiB.
+// waits for a first byte at any time. Not less than what takes a quarter of a second, from 2 to 8 MiB: for a rate that
+// was measured too low, and still a queue that nobody minds. 8 MiB while nothing is known.
 //
 // Where packets are lost for other reasons than a full queue, a window also holds what has come behind a lost one, and
 // lets nothing more under way until that has come again. So the bound is divided by the share of segments that come in
@@ -26,17 +27,20 @@
 
 namespace wormhole {
 
-// In bytes, for each of `connections` that receive now. `pipe`: what the wire holds, bytes; 0: not known. `idle`: all
-// they bring is fetched because the wire is idle. `out_of_order`: share of segments, [0, 1].
-inline uint64_t receive_window(uint64_t pipe, int connections, bool idle, double out_of_order) {
+// In bytes, for each of `connections` that receive now. `rate` of the wire, bytes per second, 0: not known; `pipe`:
+// what it holds, bytes. `idle`: all they bring is fetched because the wire is idle. `out_of_order`: share of segments,
+// [0, 1].
+inline uint64_t receive_window(uint64_t rate, uint64_t pipe, int connections, bool idle, double out_of_order) {
   constexpr double kGain = 1.4;
   constexpr double kIdleGain = 1.6;
   constexpr double kLeastInOrder = 0.45;
-  constexpr double kLeastPipe = 8 << 20;   // what the queues of today's lines take
+  constexpr uint64_t kLeastOfAll = 2 << 20;
+  constexpr uint64_t kUnknown = 8 << 20;   // what the queues of today's lines take
   constexpr uint64_t kLeast = 128 * 1024;  // for each connection: its share changes faster than TCP follows
   const double gain = (idle ? kIdleGain : kGain) / std::max(1 - out_of_order, kLeastInOrder);
-  const double window = std::max(static_cast<double>(pipe) * gain, kLeastPipe);
-  return std::max(kLeast, static_cast<uint64_t>(window) / static_cast<uint64_t>(std::max(1, connections)));
+  const uint64_t floor = rate == 0 ? kUnknown : std::clamp(rate / 4, kLeastOfAll, kUnknown);
+  const uint64_t window = std::max(floor, static_cast<uint64_t>(static_cast<double>(pipe) * gain));
+  return std::max(kLeast, window / static_cast<uint64_t>(std::max(1, connections)));
 }
 
 }  // namespace wormhole

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <set>
@@ -40,8 +41,14 @@ struct Server {
   // What the wire holds, as far as is known, in bytes; 0: nothing is known. While the rate still rises steeply the
   // meter is behind; otherwise a tenth of a second is too short a time to believe.
   uint64_t pipe() const {
-    const uint64_t rate = recent_rate > meter.rate() + meter.rate() / 2 ? recent_rate : meter.rate();
-    return static_cast<uint64_t>(static_cast<double>(rate) * std::chrono::duration<double>(meter.round_trip()).count());
+    return static_cast<uint64_t>(static_cast<double>(rate()) *
+                                 std::chrono::duration<double>(meter.round_trip()).count());
+  }
+  // Likewise, bytes per second; 0 until the meter knows one.
+  uint64_t rate() const {
+    const uint64_t recent = *std::max_element(recent_rates.begin(), recent_rates.end());
+    const bool rises = meter.rate() > 0 && recent > meter.rate() + meter.rate() / 5;
+    return rises ? recent : meter.rate();
   }
   // A request of `bytes` begins (+1) or ends (-1).
   void count(RequestKind kind, int step, uint64_t bytes);
@@ -58,17 +65,18 @@ struct Server {
   LinkMeter meter;
   ProtocolChoice protocol;
   Breaker breaker;
-  int active = 0;                 // range requests under way
-  int small_active = 0;           // of them: those that wait for latency, not for the wire
-  int idle_active = 0;            // of them: those of the idle lane
-  uint64_t idle_outstanding = 0;  // and their bytes
-  int ending = 0;                 // of the large ones: those whose last bytes are on the wire already
-  int idle_ending = 0;            // of the idle lane's likewise
-  uint64_t outstanding = 0;       // bytes that they are still to bring
-  uint64_t received = 0;          // since the last measurement
-  uint64_t recent_rate = 0;       // of the time before it, bytes per second
-  bool used = false;              // has answered at least once
-  std::set<std::string> lacks;    // URLs of the origin that this mirror has in another version, or not at all
+  int active = 0;                          // range requests under way
+  int small_active = 0;                    // of them: those that wait for latency, not for the wire
+  int idle_active = 0;                     // of them: those of the idle lane
+  uint64_t idle_outstanding = 0;           // and their bytes
+  int ending = 0;                          // of the large ones: those whose last bytes are on the wire already
+  int idle_ending = 0;                     // of the idle lane's likewise
+  uint64_t outstanding = 0;                // bytes that they are still to bring
+  uint64_t received = 0;                   // since the last measurement
+  std::array<uint64_t, 4> recent_rates{};  // of the last measurements, bytes per second
+  size_t measurements = 0;
+  bool used = false;            // has answered at least once
+  std::set<std::string> lacks;  // URLs of the origin that this mirror has in another version, or not at all
 };
 
 // The one that would bring `bytes` soonest, among those that may be asked; nullptr when none may. `avoid` is taken only
