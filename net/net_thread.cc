@@ -298,7 +298,7 @@ Attempt& NetThread::start_attempt(Transfer& t, Server& server, ByteRange range) 
   a.limit = range.end;
   a.started = now;
   a.url = origin_ ? server.url_of(t.url(), *origin_) : t.url();
-  a.transport = server.protocol.next(now);
+  a.transport = server.protocol.next(now, t.lane() == Lane::kSpeculative);
   if (t.range) {
     a.kind = t.is_whole_body() || range.size() > kSmallRequest ? RequestKind::kLarge : RequestKind::kSmall;
     if (t.lane() == Lane::kIdle && t.wanted.empty()) a.kind = RequestKind::kIdle;

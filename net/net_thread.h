@@ -121,6 +121,7 @@ class NetThread {
 
   void measure(TimePoint now);
   void bound_receive_windows();
+  void compare_transports(TimePoint now);
   void keep_warm(TimePoint now);
   void warm(int connections);
   size_t waiting_readers() const;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "net/range_planner.h"
 #include "net/receive_window.h"
 
@@ -13,6 +14,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr Duration kWarmingPatience = seconds(10);
+
+// From its first byte on a request has run so long that its rate says something.
+constexpr Duration kWorthComparing = milliseconds(400);
 
 // A reader of small pieces beside streams finds this many connections free. Not more often than once a second: a server
 // may refuse them.
@@ -47,6 +51,7 @@ void NetThread::measure(TimePoint now) {
   }
   readers_ = std::max(waiting_readers(), readers_ * 9 / 10);
   bound_receive_windows();
+  compare_transports(now);
   link_rate_.store(rate, std::memory_order_relaxed);
   link_connections_.store(connections, std::memory_order_relaxed);
   link_round_trip_us_.store(
@@ -76,6 +81,36 @@ void NetThread::bound_receive_windows() {
   const int receiving = (halves + 1) / 2;
   if (receiving == 0 || servers_.front()->meter.round_trip() < kLongTrip) return;
   connections_.bound_windows(receive_window(rate, pipe, receiving, idle, connections_.out_of_order()));
+}
+
+// QUIC or TCP where requests run over both: when one is far slower, what is left of it goes over the other.
+void NetThread::compare_transports(TimePoint now) {
+  for (auto& s : servers_) {
+    struct {
+      double rates = 0;
+      int attempts = 0;
+      double mean() const { return rates / attempts; }
+    } tcp, quic;
+    std::vector<Attempt*> over_quic;
+    for (auto& t : active_) {
+      for (auto& a : t->attempts) {
+        if (a->server != s.get() || a->kind == RequestKind::kSmall || a->first_byte == TimePoint{}) continue;
+        if (a->transport == Transport::kQuic) over_quic.push_back(a.get());
+        const double seconds = std::chrono::duration<double>(now - a->first_byte).count();
+        if (now - a->first_byte < kWorthComparing) continue;
+        auto& way = a->transport == Transport::kQuic ? quic : tcp;
+        way.rates += static_cast<double>(a->position - a->range.begin) / seconds;
+        ++way.attempts;
+      }
+    }
+    if (tcp.attempts == 0 || quic.attempts == 0) continue;
+    s->protocol.runs(Transport::kTcp, tcp.mean(), quic.mean(), now);
+    if (!s->protocol.runs(Transport::kQuic, quic.mean(), tcp.mean(), now)) continue;
+    log::info("HTTP/3 is far slower than TCP here: url={} quic_bytes_per_second={:.0f} tcp_bytes_per_second={:.0f}",
+              s->base.str(), quic.mean(), tcp.mean());
+    // They end with the next bytes that come.
+    for (Attempt* a : over_quic) a->limit = std::min(a->limit, a->position);
+  }
 }
 
 // Connections that are open when they are needed. A small request now and then, so that the next read does not pay for

@@ -11,12 +11,14 @@ constexpr uint64_t kSmallestSample = 256 * 1024;
 constexpr uint64_t kEnoughBytes = 8 << 20;
 constexpr int kEnoughSamples = 4;
 // Share of the requests that tries the other way.
-constexpr uint64_t kTrialEvery = 4;
+constexpr uint64_t kTrialEvery = 8;
 constexpr Duration kTrialPause = std::chrono::seconds(30);
 // How much faster the other way has to be.
 constexpr double kMargin = 1.2;
 // Below this share of the rate that it was chosen for, the decision is looked at again.
 constexpr double kMuchSlower = 0.6;
+// What settles it before enough has come.
+constexpr double kFarSlower = 3;
 constexpr double kNewSampleWeight = 0.3;
 constexpr Duration kFirstBlock = std::chrono::minutes(1);
 constexpr Duration kLongestBlock = std::chrono::hours(1);
@@ -34,10 +36,10 @@ bool ProtocolChoice::on_trial(TimePoint now) const {
   return w.samples >= kEnoughSamples && w.rate < rate_when_chosen_ * kMuchSlower;
 }
 
-Transport ProtocolChoice::next(TimePoint now) {
+Transport ProtocolChoice::next(TimePoint now, bool may_try) {
   if (!may_use_quic(now)) return Transport::kTcp;
   if (asked_ == HttpVersion::k3) return Transport::kQuic;
-  return on_trial(now) && ++requests_ % kTrialEvery == 0 ? other(chosen_) : chosen_;
+  return may_try && on_trial(now) && ++requests_ % kTrialEvery == 0 ? other(chosen_) : chosen_;
 }
 
 void ProtocolChoice::arrived(Transport transport, uint64_t bytes, Duration time, TimePoint now) {
@@ -58,6 +60,15 @@ void ProtocolChoice::decide(TimePoint now) {
   rate_when_chosen_ = way(chosen_).rate;
   decided_ = now;
   for (Way& w : ways_) w = {w.rate, 0, 0};
+}
+
+bool ProtocolChoice::runs(Transport transport, double rate, double other_rate, TimePoint now) {
+  if (asked_ != HttpVersion::kAuto || rate * kFarSlower >= other_rate) return false;
+  chosen_ = other(transport);
+  rate_when_chosen_ = other_rate;
+  decided_ = now;
+  for (Way& w : ways_) w = {w.rate, 0, 0};
+  return true;
 }
 
 void ProtocolChoice::failed(Transport transport, TimePoint now) {

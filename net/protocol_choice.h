@@ -1,7 +1,8 @@
 // HTTP over TCP, or HTTP/3 over QUIC: found by trying both, connection against connection, on real requests.
 //
-// A server offers HTTP/3 in its Alt-Svc header. From then on one request in four goes that way, until enough bytes have
-// come over it to compare; then the way with the higher goodput for each connection takes all of them. The other one is
+// A server offers HTTP/3 in its Alt-Svc header. From then on one request in eight goes that way, until enough bytes have
+// come over it to compare, or until it is clear while they still run; then the way with the higher goodput for each
+// connection takes all of them. The other one is
 // tried again every half minute, and at once when the chosen one has become much slower than it was. Where QUIC does
 // not come through (UDP is blocked often) it is left alone for an hour.
 //
@@ -30,13 +31,16 @@ class ProtocolChoice {
     if (known == Transport::kQuic) offered_ = true;
   }
 
-  // For the next request.
-  Transport next(TimePoint now);
+  // For the next request; the other way than the chosen one only if it `may_try`: nobody waits for it yet.
+  Transport next(TimePoint now, bool may_try = true);
 
   // The server's Alt-Svc names HTTP/3 on the same host and port.
   void offered() { offered_ = true; }
   // A request's body of `bytes` has come within `time` of its first byte.
   void arrived(Transport transport, uint64_t bytes, Duration time, TimePoint now);
+  // Of requests that still run, how fast they have come so far: `rate` of one connection, bytes per second. True when
+  // that settles it: the other way is several times faster, and takes what is left of them as well.
+  bool runs(Transport transport, double rate, double other_rate, TimePoint now);
   // No connection came about, or it fell silent.
   void failed(Transport transport, TimePoint now);
 

@@ -50,7 +50,7 @@ TEST_F(ProtocolChoiceTest, TheFasterOneTakesAll) {
   EXPECT_EQ(run(c, 100, 5e6, 10e6), 100);
 }
 
-TEST_F(ProtocolChoiceTest, TheSlowerOneCostsAQuarterOfAFewRequests) {
+TEST_F(ProtocolChoiceTest, TheSlowerOneCostsAnEighthOfAFewRequests) {
   ProtocolChoice c(HttpVersion::kAuto, true, Transport::kTcp);
   c.offered();
   EXPECT_LE(run(c, 400, 10e6, 1e6), 8);
@@ -62,6 +62,21 @@ TEST_F(ProtocolChoiceTest, ALittleFasterIsNotEnough) {
   c.offered();
   run(c, 40, 10e6, 11e6);
   EXPECT_EQ(c.chosen(), Transport::kTcp);
+}
+
+TEST_F(ProtocolChoiceTest, OneThatIsFarSlowerIsLeftWhileItStillRuns) {
+  ProtocolChoice c(HttpVersion::kAuto, true, Transport::kQuic);
+  EXPECT_FALSE(c.runs(Transport::kQuic, 4e6, 10e6, now_));  // slower, but not far
+  EXPECT_EQ(c.chosen(), Transport::kQuic);
+  EXPECT_TRUE(c.runs(Transport::kQuic, 1e6, 10e6, now_));
+  EXPECT_EQ(c.chosen(), Transport::kTcp);
+  EXPECT_EQ(run(c, 100, 10e6, 1e6), 0);  // and not tried again for a while
+}
+
+TEST_F(ProtocolChoiceTest, WhatWasAskedForIsNotLeft) {
+  ProtocolChoice c(HttpVersion::k3, true, Transport::kQuic);
+  EXPECT_FALSE(c.runs(Transport::kQuic, 1e6, 10e6, now_));
+  EXPECT_EQ(c.next(now_), Transport::kQuic);
 }
 
 TEST_F(ProtocolChoiceTest, OneThatBecomesMuchSlowerIsComparedAtOnce) {
