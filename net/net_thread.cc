@@ -320,11 +320,12 @@ Attempt& NetThread::start_attempt(Transfer& t, Server& server, ByteRange range) 
   ::curl_easy_setopt(a.easy, CURLOPT_WRITEDATA, &a);
   ::curl_easy_setopt(a.easy, CURLOPT_PRIVATE, &a);
   connections_.watch(a.easy);
-  // What nobody waits for leaves the open connections to those who will read on, and pays for new ones itself.
+  // What nobody waits for leaves the open connections to those who will read on, and pays for new ones itself. A reader
+  // comes again before the rest of his block is there: half as many again.
   const bool waited_for = t.is_demand() || !t.wanted.empty();
   if (waited_for) readers_ = std::max(readers_, waiting_readers());
   if (!waited_for && server.fixed_connections == 0 && connections_.open() > 0 && connections_.open() < kMostOpen &&
-      idle_connections() <= readers_)
+      idle_connections() <= readers_ + readers_ / 2)
     ::curl_easy_setopt(a.easy, CURLOPT_FRESH_CONNECT, 1L);
   a.net = this;
   metrics_.requests_sent.fetch_add(1, std::memory_order_relaxed);

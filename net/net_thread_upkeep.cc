@@ -68,17 +68,17 @@ void NetThread::bound_receive_windows() {
     pipe += s->pipe();
   }
   // Small requests wait for latency, and take no part of the pipe that would be worth counting. Those that wait for
-  // their first byte will take theirs when others have ended: they count half.
-  int halves = 0;
+  // their first byte will take theirs when others have ended: they count half (of guesses, the gain knows it).
+  int receiving = 0, waiting = 0;
   bool idle = true;
   for (auto& t : active_) {
     for (auto& a : t->attempts) {
       if (!t->body || a->limit - a->position <= kSmallRequest) continue;
-      halves += a->first_byte == TimePoint{} ? 1 : 2;
+      ++(a->first_byte == TimePoint{} ? waiting : receiving);
       idle &= a->kind == RequestKind::kIdle;
     }
   }
-  const int receiving = (halves + 1) / 2;
+  receiving += idle ? waiting : (waiting + 1) / 2;
   if (receiving == 0 || servers_.front()->meter.round_trip() < kLongTrip) return;
   connections_.bound_windows(receive_window(rate, pipe, receiving, idle, connections_.out_of_order()));
 }
@@ -127,7 +127,8 @@ void NetThread::keep_warm(TimePoint now) {
   if (!has_spares_) {
     has_spares_ = true;
     next_spares_ = now + kSparesEvery;
-    return warm(s.allowed());
+    // A fixed number is what it is; otherwise small requests may exceed it.
+    return warm(s.fixed_connections > 0 ? s.fixed_connections : s.allowed() + s.allowed() / 2);
   }
   if (last_small_ == TimePoint{} || now - last_small_ > kSparesFor || s.fixed_connections > 0) return;
   if (connections_.open() == 0 || idle_connections() >= kSpares) return;
