@@ -29,13 +29,17 @@ Transfer::~Transfer() {
 ByteRange Transfer::next_range(bool young) const {
   if (!body) return {};
   for (const ByteRange& w : wanted) {
-    if (body->has(w)) continue;
-    const ByteRange gap = body->gap_from(w.begin);
-    // A large one goes on where it was, and brings them once more.
-    if (young || !is_small()) return {w.begin, std::min(gap.end, std::max(w.end, w.begin + kFirstFlight))};
-    return gap;
+    if (const ByteRange asked = range_for(w, young); !asked.empty()) return asked;
   }
   return body->first_gap();
+}
+
+ByteRange Transfer::range_for(ByteRange w, bool young) const {
+  if (body->has(w)) return {};
+  ByteRange gap = body->gap_from(w.begin);
+  // A large one goes on where it was, and brings them once more.
+  if (young || !is_small()) gap.end = std::min(gap.end, std::max(w.end, gap.begin + kFirstFlight));
+  return gap;
 }
 
 void restart_whole_body(Transfer& t) {

@@ -72,6 +72,8 @@ struct Transfer {
   // What its next attempt asks for: where somebody waits, else from the front on.
   // `young`: connections are in slow start, so not more than what comes at once.
   ByteRange next_range(bool young) const;
+  // What a request for these wanted bytes asks for; empty when they are there.
+  ByteRange range_for(ByteRange wanted, bool young) const;
 };
 
 struct Attempt {

@@ -94,7 +94,7 @@ class NetThread {
 
   // active: another attempt beside the first
   bool start_wanted(TimePoint now);
-  static bool will_bring_soon(const Transfer& t, TimePoint now);
+  static bool will_bring_soon(const Transfer& t, uint64_t offset, TimePoint now);
   void help_slow(TimePoint now);
   static bool may_help(const Server& server);
   bool hedge(Transfer& t, TimePoint now);

@@ -13,15 +13,12 @@ using std::chrono::seconds;
 
 // Sharing pays when the rest is worth a request of its own and would take this many round trips more.
 constexpr uint64_t kSmallestShare = 64 * 1024;
-
 constexpr int kRoundTripsWorthSharing = 4;
-
 constexpr Duration kWorthSharing = milliseconds(200);
 
 // A response that pauses for longer has lost a packet at its end, or more: another connection does not wait for the
 // retransmission timeout.
 constexpr int kSilentTrips = 3;
-
 constexpr Duration kSilence = milliseconds(100);
 
 }  // namespace
@@ -30,12 +27,14 @@ constexpr Duration kSilence = milliseconds(100);
 bool NetThread::start_wanted(TimePoint now) {
   bool started_any = false;
   for (auto& t : active_) {
-    if (t->wanted.empty() || t->is_whole_body()) continue;
-    if (will_bring_soon(*t, now)) continue;
-    Server* server = server_for(*t, true);
-    if (server == nullptr) continue;
-    start_attempt(*t, *server, t->next_range(connections_.are_young())).second = true;
-    started_any = true;
+    if (!t->body) continue;
+    for (const ByteRange& w : t->wanted) {
+      const ByteRange range = t->range_for(w, connections_.are_young());
+      Server* server = range.empty() || will_bring_soon(*t, range.begin, now) ? nullptr : server_for(*t, true);
+      if (server == nullptr) continue;
+      start_attempt(*t, *server, range).second = true;
+      started_any = true;
+    }
   }
   // Those that wait in a lane behind: these bytes alone are asked for, and the rest waits on.
   for (Lane behind : {Lane::kSpeculative, Lane::kIdle}) {
@@ -55,15 +54,16 @@ bool NetThread::start_wanted(TimePoint now) {
   return started_any;
 }
 
-// Whether an attempt under way brings the first of the wanted bytes within a round trip.
-bool NetThread::will_bring_soon(const Transfer& t, TimePoint now) {
-  const ByteRange next = t.next_range(false);
+// Whether an attempt under way brings the byte at `offset` within a round trip.
+bool NetThread::will_bring_soon(const Transfer& t, uint64_t offset, TimePoint now) {
   return std::any_of(t.attempts.begin(), t.attempts.end(), [&](auto& a) {
-    if (a->range.begin == next.begin) return true;
-    if (a->position > next.begin || a->limit <= next.begin || a->first_byte == TimePoint{}) return false;
+    if (a->position > offset || a->limit <= offset) return false;
+    // One that began near here was made for it.
+    if (offset - a->range.begin <= kFirstFlight) return true;
+    if (a->first_byte == TimePoint{}) return false;
     const Duration so_far = now - a->first_byte;
     const double come = static_cast<double>(a->position - a->range.begin);
-    const double to_go = static_cast<double>(next.begin - a->position);
+    const double to_go = static_cast<double>(offset - a->position);
     return std::chrono::duration<double>(so_far) * to_go <=
            std::chrono::duration<double>(a->server->meter.round_trip()) * come;
   });

@@ -1,10 +1,10 @@
 // HTTP over TCP, or HTTP/3 over QUIC: found by trying both, connection against connection, on real requests.
 //
-// A server offers HTTP/3 in its Alt-Svc header. From then on one request in eight goes that way, until enough bytes have
-// come over it to compare, or until it is clear while they still run; then the way with the higher goodput for each
-// connection takes all of them. The other one is
-// tried again every half minute, and at once when the chosen one has become much slower than it was. Where QUIC does
-// not come through (UDP is blocked often) it is left alone for an hour.
+// A server offers HTTP/3 in its Alt-Svc header. From then on one request in eight goes that way, until enough bytes
+// have come over it to compare, or until it is clear while they still run; then the way with the higher goodput for
+// each connection takes all of them. The other one is tried again every half minute, and at once when the chosen one
+// has become much slower than it was. Where QUIC does not come through (UDP is blocked often) it is left alone for an
+// hour.
 //
 // The margin in favour of the way in use, and the length of the pause, follow the rule that a decision must not flutter
 // (as in RFC 8305, happy eyeballs, for addresses).
