@@ -187,7 +187,7 @@ int NetThread::poll_timeout() const {
   const TimePoint now = clock_.now();
   const bool idle = active_.empty() && nothing_waits();
   Duration wait = idle ? Duration(seconds(60)) : kMeasureEvery;
-  if (idle && options_.keep_warm && last_request_ != TimePoint{} && now - last_request_ < kWarmFor)
+  if (idle && options_.keep_warm && servers_.front()->used && now - last_request_ < kWarmFor)
     wait = std::max<Duration>(next_warming_ - now, milliseconds(1));
   for (const auto& t : delayed_) wait = std::min(wait, std::max(Duration{0}, t->not_before - now));
   for (const auto& t : active_) {
@@ -320,18 +320,22 @@ Attempt& NetThread::start_attempt(Transfer& t, Server& server, ByteRange range) 
   ::curl_easy_setopt(a.easy, CURLOPT_WRITEDATA, &a);
   ::curl_easy_setopt(a.easy, CURLOPT_PRIVATE, &a);
   connections_.watch(a.easy);
-  // What nobody waits for leaves the open connections to those who will read on, and pays for new ones itself. A reader
-  // comes again before the rest of his block is there: half as many again.
-  const bool waited_for = t.is_demand() || !t.wanted.empty();
+  const bool waited_for = (t.is_demand() || !t.wanted.empty()) && !t.warming;
   if (waited_for) readers_ = std::max(readers_, waiting_readers());
-  if (!waited_for && server.fixed_connections == 0 && connections_.open() > 0 && connections_.open() < kMostOpen &&
-      idle_connections() <= readers_ + readers_ / 2)
-    ::curl_easy_setopt(a.easy, CURLOPT_FRESH_CONNECT, 1L);
+  if (!waited_for && opens_a_connection(t, server)) ::curl_easy_setopt(a.easy, CURLOPT_FRESH_CONNECT, 1L);
   a.net = this;
   metrics_.requests_sent.fetch_add(1, std::memory_order_relaxed);
   t.attempts.push_back(std::move(attempt));
   ::curl_multi_add_handle(multi_, a.easy);
   return a;
+}
+
+// What nobody waits for leaves the open connections to those who will read on, and pays for new ones itself. A reader
+// comes again before the rest of his block is there: half as many again.
+bool NetThread::opens_a_connection(const Transfer& t, const Server& server) const {
+  if (connections_.open() == 0 || connections_.open() >= kMostOpen) return false;
+  if (t.warming) return idle_connections() == 0;
+  return server.fixed_connections == 0 && idle_connections() <= readers_ + readers_ / 2;
 }
 
 // --- active --------------------------------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ class NetThread {
   void warm(int connections);
   size_t waiting_readers() const;
   size_t idle_connections() const;
+  bool opens_a_connection(const Transfer& t, const Server& server) const;
   int poll_timeout() const;
   double jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 

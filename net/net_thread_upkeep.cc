@@ -116,20 +116,22 @@ void NetThread::compare_transports(TimePoint now) {
 // Connections that are open when they are needed. A small request now and then, so that the next read does not pay for
 // a new one; at the begin as many as may be used; and where small reads come, some more than are in use.
 void NetThread::keep_warm(TimePoint now) {
-  if (!options_.keep_warm || !origin_ || last_request_ == TimePoint{} || now - last_request_ > kWarmFor) return;
+  Server& s = *servers_.front();
+  if (!options_.keep_warm || !origin_ || !s.used || now - last_request_ > kWarmFor) return;
+  if (!has_spares_) {
+    has_spares_ = true;
+    next_warming_ = now + kWarmingEvery;
+    next_spares_ = now + kSparesEvery;
+    // Those that are open already are asked as well. A fixed number is what it is; otherwise small requests may exceed
+    // it.
+    return warm(s.fixed_connections > 0 ? s.fixed_connections : s.allowed() + s.allowed() / 2);
+  }
   if (!active_.empty()) next_warming_ = now + kWarmingEvery;
   if (now >= next_warming_) {
     next_warming_ = now + kWarmingEvery;
     warm(1);
   }
-  Server& s = *servers_.front();
-  if (!s.used || now < next_spares_) return;
-  if (!has_spares_) {
-    has_spares_ = true;
-    next_spares_ = now + kSparesEvery;
-    // A fixed number is what it is; otherwise small requests may exceed it.
-    return warm(s.fixed_connections > 0 ? s.fixed_connections : s.allowed() + s.allowed() / 2);
-  }
+  if (now < next_spares_) return;
   if (last_small_ == TimePoint{} || now - last_small_ > kSparesFor || s.fixed_connections > 0) return;
   if (connections_.open() == 0 || idle_connections() >= kSpares) return;
   next_spares_ = now + kSparesEvery;

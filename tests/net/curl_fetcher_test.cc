@@ -708,16 +708,18 @@ TEST_F(WantedTest, OfAFetchThatIsUnderWayTheyAreAskedForBeside) {
 
 TEST_F(WantedTest, SeveralReadersOfAGuessDoNotWaitForEachOther) {
   fetch_some(200'000);
-  server_.hold("a");
+  server_.behave("a", {.times = 1, .stall_after = 70'000});
   const FetchId id = start({0, 2 * kMiB}, Lane::kIdle);
   ASSERT_TRUE(server_.wait_for_requests("a", 1));
+  server_.hold("a");
   fetcher().want(id, {kMiB, kMiB + 1000});
   fetcher().want(id, {kMiB + 500'000, kMiB + 501'000});
   fetcher().want(id, {kMiB + 100, kMiB + 900});  // the first brings it
   EXPECT_TRUE(server_.wait_for_requests("a", 3));
   EXPECT_FALSE(server_.wait_for_requests("a", 4, 100ms));
-  server_.release("a");
+  server_.release("a", 2);
   EXPECT_TRUE(is_told_behind(id, {kMiB + 500'000, kMiB + 501'000}));
+  server_.release("a");
   EXPECT_THAT(end_of(id), Succeeds());
 }
 
