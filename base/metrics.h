@@ -16,7 +16,8 @@ struct Metrics {
   // Reads, in bytes handed to readers, by where they came from.
   Counter read_requests{0};
   Counter bytes_from_network{0};  // waited for the wire, or were read ahead and still in memory
-  Counter bytes_from_cache{0};    // read from the cache's files
+  Counter bytes_from_cache{0};    // read from the cache's files; not what the kernel reads by itself
+  Counter opens_passed_through{0};
 
   // The wire.
   Counter requests_sent{0};

@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 
 #include "base/log.h"
@@ -101,6 +102,7 @@ void BlockCache::drop(Ino ino) {
     return;
   }
   it->second.dropped = true;
+  revoke(it->second);
   if (it->second.opens == 0) trim_idle();
 }
 
@@ -128,15 +130,26 @@ bool BlockCache::has(Ino ino, BlockIndex block) {
   return region(o, block / kBlocksPerRegion).record.has(block % kBlocksPerRegion);
 }
 
-bool BlockCache::complete(Ino ino) {
+CompleteFileRef BlockCache::complete_file(Ino ino) {
   Object& o = object(ino);
-  const uint64_t blocks = block_count(o.size);
-  for (uint64_t first = 0; first < blocks; first += kBlocksPerRegion) {
-    const uint64_t n = std::min(kBlocksPerRegion, blocks - first);
-    const uint64_t all = n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
-    if ((region(o, first / kBlocksPerRegion).record.present & all) != all) return false;
+  if (o.complete || o.dropped || o.size == 0 || options_.verify == VerifyMode::kAlways) return o.complete;
+  if (!o.trusted) {
+    const bool from_index = trust_index_ && o.recorded;
+    o.trusted = from_index ? index_.blocks_present(ino) : 0;
+    for (auto& [number, r] : o.regions) {
+      if (!from_index) *o.trusted += static_cast<uint64_t>(std::popcount(r.trusted));
+    }
   }
-  return true;
+  if (*o.trusted < block_count(o.size)) return nullptr;
+  auto f = file(o, false);
+  if (!f) return nullptr;
+  o.complete = std::make_shared<CompleteFile>(*f, 0, o.size);
+  return o.complete;
+}
+
+void BlockCache::revoke(Object& o) {
+  if (o.complete) o.complete->revoke();
+  o.complete.reset();
 }
 
 // Two hex digits as a directory keep directories small (a million objects: 4000 in each).
@@ -144,28 +157,51 @@ std::string BlockCache::file_path(Ino ino) const {
   return fmt::format("{}/{:02x}/{:016x}", options_.objects_path, ino & 0xff, ino);
 }
 
+// A file has its full length from the begin, so that no write has to extend it: those that do wait for each other. So
+// one that is missing or shorter has lost blocks, and the holes that it would have instead would look like zeros.
 Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create) {
   if (o.file) return o.file;
   const std::string path = file_path(o.ino);
-  const int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0);
-  int fd = ::open(path.c_str(), flags, 0600);
-  if (fd < 0 && errno == ENOENT && create) {
+  auto fd = open_file(path, O_RDWR);
+  struct stat status {};
+  const bool gone = !fd && fd.error().code == ErrorCode::kNotFound;
+  const bool cut = fd && ::fstat(fd->get(), &status) == 0 && static_cast<uint64_t>(status.st_size) < o.size;
+  if (gone || cut) {
+    lose_file(o);
+    if (!create) return fail(ErrorCode::kNotFound, "cache: {} is {}", path, gone ? "gone" : "shorter than the file");
+    if (gone) fd = open_file(path, O_RDWR | O_CREAT);
+    // A file system that has no room for a hole, or for so large a file.
+    if (fd && ::ftruncate(fd->get(), static_cast<off_t>(o.size)) != 0)
+      return fail(error_from_errno(errno, "cache: extend " + path));
+  }
+  if (!fd) return fail(fd.error());
+  o.file = std::make_shared<FileDescriptor>(std::move(*fd));
+  return o.file;
+}
+
+Result<FileDescriptor> BlockCache::open_file(const std::string& path, int flags) {
+  int fd = ::open(path.c_str(), flags | O_CLOEXEC, 0600);
+  if (fd < 0 && errno == ENOENT && (flags & O_CREAT) != 0) {
     ::mkdir(path.substr(0, path.rfind('/')).c_str(), 0700);
-    fd = ::open(path.c_str(), flags, 0600);
+    fd = ::open(path.c_str(), flags | O_CLOEXEC, 0600);
   }
   if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
     close_idle_files();
-    fd = ::open(path.c_str(), flags, 0600);
+    fd = ::open(path.c_str(), flags | O_CLOEXEC, 0600);
   }
   if (fd < 0) return fail(error_from_errno(errno, "cache: open " + path));
-  o.file = std::make_shared<FileDescriptor>(fd);
-  // Its full length from the begin, so that no write has to extend it: those that do wait for each other. A file system
-  // that has no room for a hole (or none at all) says so at the write.
-  struct stat status {};
-  if (create && ::fstat(fd, &status) == 0 && static_cast<uint64_t>(status.st_size) < o.size) {
-    [[maybe_unused]] const int result = ::ftruncate(fd, static_cast<off_t>(o.size));
+  return FileDescriptor(fd);
+}
+
+// None of its blocks is there any more.
+void BlockCache::lose_file(Object& o) {
+  revoke(o);
+  if (o.recorded && index_.blocks_present(o.ino) > 0) {
+    log::warn("the cache has lost a file, it is fetched again: ino={} path={}", o.ino, file_path(o.ino));
+    index_.forget_blocks(o.ino);
   }
-  return o.file;
+  for (auto& [number, r] : o.regions) r.record.present = r.trusted = 0;
+  if (o.trusted) o.trusted = 0;
 }
 
 // For a direct write of `range`; nothing when it has to go through the page cache.
@@ -195,10 +231,26 @@ void BlockCache::forget_block(Object& o, BlockIndex block) {
 
 // Until the object is opened anew; the block itself may be good.
 void BlockCache::hide_block(Object& o, BlockIndex block) {
+  revoke(o);
   Region& r = region(o, block / kBlocksPerRegion);
   const uint64_t bit = uint64_t{1} << (block % kBlocksPerRegion);
+  if (o.trusted && (r.trusted & bit) != 0) --*o.trusted;
   r.record.present &= ~bit;
   r.trusted &= ~bit;
+}
+
+void BlockCache::set_trusted(Object& o, Region& r, unsigned i) {
+  const uint64_t bit = uint64_t{1} << i;
+  if (o.trusted && (r.trusted & bit) == 0) ++*o.trusted;
+  r.trusted |= bit;
+}
+
+void BlockCache::set_present(Object& o, BlockIndex block, uint64_t checksum) {
+  Region& r = region(o, block / kBlocksPerRegion);
+  const unsigned i = block % kBlocksPerRegion;
+  r.record.present |= uint64_t{1} << i;
+  r.record.checksum[i] = checksum;
+  set_trusted(o, r, i);
 }
 
 // A sync that failed may have cost pages that were counted as stored, and the kernel does not say which. From here on
@@ -209,6 +261,9 @@ void BlockCache::doubt_after_failure() {
   if (options_.verify != VerifyMode::kOff) trust_index_ = false;
   for (auto& [ino, o] : objects_) {
     for (auto& [number, region] : o.regions) region.trusted = 0;
+    if (options_.verify == VerifyMode::kOff) continue;
+    revoke(o);
+    o.trusted.reset();
   }
 }
 
@@ -238,11 +293,8 @@ void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
   Object& o = object(ino);
   auto f = file(o, false);
   if (!f) {
-    // The index promised blocks, but their file is gone: forget what was asked for, so that it is fetched. If the file
-    // only cannot be opened now (no descriptors), it is fetched all the same, but not forgotten.
-    const bool gone = f.error().code == ErrorCode::kNotFound;
-    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b)
-      gone ? forget_block(o, b) : hide_block(o, b);
+    // Gone, and forgotten; or it cannot be opened now (no descriptors), and its blocks are fetched all the same.
+    for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) hide_block(o, b);
     log::warn("cache file cannot be opened, its blocks are fetched again: ino={} error=\"{}\"", ino, f.error().message);
     done(fail(ErrorCode::kCorrupt, "{}", f.error().message));
     return;
@@ -300,7 +352,7 @@ bool BlockCache::verify(Object& o, const Read& read) {
     }
     const ByteRange bytes = block_range(b, o.size);
     if (block_checksum(read.buffer->data() + (bytes.begin - read.range.begin), bytes.size()) == r.record.checksum[i]) {
-      r.trusted |= uint64_t{1} << i;
+      set_trusted(o, r, i);
       continue;
     }
     good = false;
@@ -385,11 +437,7 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
   const bool ok = result == static_cast<int64_t>(store->range.size());
   if (ok) {
     for (size_t i = 0; i < store->blocks.checksums.size(); ++i) {
-      const BlockIndex b = store->blocks.first + i;
-      Region& r = region(obj, b / kBlocksPerRegion);
-      r.record.present |= uint64_t{1} << (b % kBlocksPerRegion);
-      r.trusted |= uint64_t{1} << (b % kBlocksPerRegion);
-      r.record.checksum[b % kBlocksPerRegion] = store->blocks.checksums[i];
+      set_present(obj, store->blocks.first + i, store->blocks.checksums[i]);
     }
     metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
     index_.put_blocks(std::move(store->blocks), [sum = uncommitted_, n = store->range.size()](bool) { *sum -= n; });

@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/file_descriptor.h"
 #include "base/metrics.h"
+#include "cache/complete_file.h"
 #include "cache/index.h"
 
 namespace wormhole {
@@ -56,8 +57,9 @@ class BlockCache {
 
   // REQUIRES (here and below): the object is open.
   bool has(Ino ino, BlockIndex block);
-  // True when every block is there.
-  bool complete(Ino ino);
+  // The object's file when every block is there and trusted; null when not, and with VerifyMode::kAlways. The first
+  // call for an object looks through the index.
+  CompleteFileRef complete_file(Ino ino);
 
   // Reads `range`, whose blocks are all present. Errors: kCorrupt (a checksum was wrong; that block is not present
   // any more), kIo. The bytes of `range` begin at `skip` in the buffer.
@@ -82,7 +84,7 @@ class BlockCache {
  private:
   struct Region {
     RegionRecord record;
-    uint64_t trusted = 0;
+    uint64_t trusted = 0;  // of those that are present
   };
   struct Object {
     Ino ino = 0;
@@ -94,7 +96,9 @@ class BlockCache {
     std::shared_ptr<FileDescriptor> file;
     std::shared_ptr<FileDescriptor> direct;  // the same file with O_DIRECT, while it is filled
     std::unordered_map<uint64_t, Region> regions;
-    std::list<Ino>::iterator idle;  // valid while opens == 0
+    std::optional<uint64_t> trusted;  // blocks, of all regions; counted when it is first asked for
+    CompleteFileRef complete;         // while all of them are
+    std::list<Ino>::iterator idle;    // valid while opens == 0
   };
   struct Read;
   struct Store;
@@ -102,9 +106,14 @@ class BlockCache {
   Object& object(Ino ino);
   Region& region(Object& object, uint64_t number);
   Result<std::shared_ptr<FileDescriptor>> file(Object& object, bool create);
+  Result<FileDescriptor> open_file(const std::string& path, int flags);
+  void lose_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_file(Object& object, ByteRange range);
   std::string file_path(Ino ino) const;
   bool has_space(uint64_t bytes);
+  void set_present(Object& object, BlockIndex block, uint64_t checksum);
+  void set_trusted(Object& object, Region& region, unsigned i);
+  void revoke(Object& object);
   void forget_block(Object& object, BlockIndex block);
   void hide_block(Object& object, BlockIndex block);
   void doubt_after_failure();

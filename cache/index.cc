@@ -80,7 +80,8 @@ struct Batch {
   std::map<RegionKey, uint64_t> forgotten;             // blocks to take away (before `stored` is applied)
   std::vector<std::shared_ptr<FileDescriptor>> files;  // to be synced first, each once, as far as they are few
   bool many_files = false;                             // ... else the whole file system is synced
-  std::unordered_set<Ino> dropped;
+  std::unordered_set<Ino> emptied;                     // all their blocks are taken away (before `stored` is applied)
+  std::unordered_set<Ino> dropped;                     // and their records as well
   std::map<std::string, RootRecord> roots;
   std::map<std::string, std::string> hosts;
   uint64_t next_ino = 0;
@@ -89,6 +90,10 @@ struct Batch {
   size_t records = 0;
 
   bool empty() const { return records == 0; }
+  void empty_object(Ino ino) {
+    emptied.insert(ino);
+    stored.erase(stored.lower_bound(RegionKey{ino, 0}), stored.upper_bound(RegionKey{ino, ~uint64_t{0}}));
+  }
 };
 
 struct Tables {
@@ -114,8 +119,10 @@ class LmdbIndex final : public Index {
   std::optional<ObjectRecord> object(Ino ino) override;
   void put_object(Ino ino, ObjectRecord record) override;
   std::optional<RegionRecord> region(RegionKey key) override;
+  uint64_t blocks_present(Ino ino) override;
   void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) override;
   void forget_block(Ino ino, BlockIndex block) override;
+  void forget_blocks(Ino ino) override;
   void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) override;
   void flush() override;
 
@@ -123,6 +130,9 @@ class LmdbIndex final : public Index {
   // Reading.
   std::optional<std::string> get(MDB_dbi table, std::string_view key);
   uint64_t get_number(std::string_view key, uint64_t otherwise);
+  std::optional<RegionRecord> merged_region(RegionKey key) REQUIRES_LOCK(mutex_);
+  template <typename Visit>
+  void scan_regions(Ino ino, Visit visit);
 
   // Posting: edits `waiting_` under the lock and wakes the index thread.
   template <typename Edit>
@@ -267,13 +277,17 @@ std::optional<ObjectRecord> LmdbIndex::object(Ino ino) {
 }
 
 std::optional<RegionRecord> LmdbIndex::region(RegionKey key) {
-  // From the oldest to the newest, each changing what the one before says. The lock is held over LMDB's read, so that a
-  // commit cannot move a record from one place to the other in between.
   MutexLock lock(mutex_);
+  return merged_region(key);
+}
+
+// From the oldest to the newest, each changing what the one before says. The lock is held over LMDB's read, so that a
+// commit cannot move a record from one place to the other in between.
+std::optional<RegionRecord> LmdbIndex::merged_region(RegionKey key) {
   std::optional<RegionRecord> out;
   if (const auto bytes = get(tables_.regions, encode_key(key))) out = decode_region(*bytes);
   for (const Batch* b : {&committing_, &waiting_}) {
-    if (b->dropped.contains(key.ino)) out.reset();
+    if (b->emptied.contains(key.ino)) out.reset();
     if (auto it = b->forgotten.find(key); it != b->forgotten.end() && out) out->present &= ~it->second;
     if (auto it = b->stored.find(key); it != b->stored.end()) {
       if (!out) out.emplace();
@@ -284,6 +298,50 @@ std::optional<RegionRecord> LmdbIndex::region(RegionKey key) {
     }
   }
   return out;
+}
+
+uint64_t LmdbIndex::blocks_present(Ino ino) {
+  MutexLock lock(mutex_);
+  std::set<RegionKey> changing;
+  bool emptied = false;  // then nothing of LMDB's counts, but for what has been stored since
+  for (const Batch* b : {&committing_, &waiting_}) {
+    emptied |= b->emptied.contains(ino);
+    const auto add = [&](auto& changes) {
+      for (auto it = changes.lower_bound(RegionKey{ino, 0}); it != changes.end() && it->first.ino == ino; ++it)
+        changing.insert(it->first);
+    };
+    add(b->stored);
+    add(b->forgotten);
+  }
+  uint64_t blocks = 0;
+  const auto count = [&](const std::optional<RegionRecord>& r) {
+    if (r) blocks += static_cast<uint64_t>(std::popcount(r->present));
+  };
+  for (const RegionKey& key : changing) count(merged_region(key));
+  scan_regions(ino, [&](RegionKey key, std::string_view bytes) {
+    if (!emptied && !changing.contains(key)) count(decode_region(bytes));
+  });
+  return blocks;
+}
+
+// All that LMDB has of the object, in order.
+template <typename Visit>
+void LmdbIndex::scan_regions(Ino ino, Visit visit) {
+  MDB_txn* txn = nullptr;
+  if (::mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return;
+  MDB_cursor* cursor = nullptr;
+  if (::mdb_cursor_open(txn, tables_.regions, &cursor) == 0) {
+    const std::string first = encode_key(RegionKey{ino, 0});
+    MDB_val k = as_value(first), v{};
+    for (int e = ::mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE); e == 0;
+         e = ::mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+      const auto key = decode_region_key(as_view(k));
+      if (!key || key->ino != ino) break;
+      visit(*key, as_view(v));
+    }
+    ::mdb_cursor_close(cursor);
+  }
+  ::mdb_txn_abort(txn);
 }
 
 // --- posting -------------------------------------------------------------------------------------------------------
@@ -379,11 +437,15 @@ void LmdbIndex::forget_block(Ino ino, BlockIndex block) {
   });
 }
 
+void LmdbIndex::forget_blocks(Ino ino) {
+  post([&](Batch& b) { b.empty_object(ino); });
+}
+
 void LmdbIndex::drop_object(Ino ino, UniqueFunction<void(bool)> dropped) {
   post([&](Batch& b) {
+    b.empty_object(ino);
     b.dropped.insert(ino);
     b.objects.erase(ino);
-    b.stored.erase(b.stored.lower_bound(RegionKey{ino, 0}), b.stored.upper_bound(RegionKey{ino, ~uint64_t{0}}));
     b.committed.push_back(std::move(dropped));
   });
 }
@@ -550,17 +612,12 @@ uint64_t LmdbIndex::object_size(MDB_txn* txn, Ino ino) const {
 }
 
 int LmdbIndex::apply_drops(MDB_txn* txn, const Batch& batch, int64_t* bytes_delta) {
-  for (const Ino ino : batch.dropped) {
+  for (const Ino ino : batch.emptied) {
     const uint64_t size = object_size(txn, ino);
-    const std::string object_key = encode_key(ino);
-    MDB_val k = as_value(object_key);
-    if (int e = ::mdb_del(txn, tables_.objects, &k, nullptr); e != 0 && e != MDB_NOTFOUND) return e;
-
     MDB_cursor* cursor = nullptr;
     if (int e = ::mdb_cursor_open(txn, tables_.regions, &cursor); e != 0) return e;
     const std::string first = encode_key(RegionKey{ino, 0});
-    k = as_value(first);
-    MDB_val v{};
+    MDB_val k = as_value(first), v{};
     int e = ::mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
     while (e == 0) {
       const auto key = decode_region_key(as_view(k));
@@ -573,6 +630,11 @@ int LmdbIndex::apply_drops(MDB_txn* txn, const Batch& batch, int64_t* bytes_delt
     }
     ::mdb_cursor_close(cursor);
     if (e != 0 && e != MDB_NOTFOUND) return e;
+  }
+  for (const Ino ino : batch.dropped) {
+    const std::string key = encode_key(ino);
+    MDB_val k = as_value(key);
+    if (int e = ::mdb_del(txn, tables_.objects, &k, nullptr); e != 0 && e != MDB_NOTFOUND) return e;
   }
   return 0;
 }

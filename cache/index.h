@@ -66,11 +66,15 @@ class Index {
   virtual void put_object(Ino ino, ObjectRecord record) = 0;
 
   virtual std::optional<RegionRecord> region(RegionKey key) = 0;
+  // How many blocks of the object are there. Looks at each of its regions (about 100 ns for 4 MiB).
+  virtual uint64_t blocks_present(Ino ino) = 0;
   // Syncs the file, then records the blocks; without a record of the object they are not recorded. `committed` runs on
   // the index thread, with false if that failed.
   virtual void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) = 0;
   // The block's bytes are wrong: it is not there any more.
   virtual void forget_block(Ino ino, BlockIndex block) = 0;
+  // None of its blocks is there any more: its file is gone.
+  virtual void forget_blocks(Ino ino) = 0;
   // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
   virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;
 

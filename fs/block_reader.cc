@@ -67,6 +67,7 @@ struct BlockReader::Object {
   Ino ino = 0;
   uint64_t size = 0;
   std::string url;
+  OpenFileRef file;     // what its handles share; null in tests
   Validator validator;  // empty until the first response, if the index does not know it
   bool recorded = false;
   bool stale = false;
@@ -155,7 +156,7 @@ BlockReader::~BlockReader() = default;
 
 // --- objects -------------------------------------------------------------------------------------------------------
 
-void BlockReader::open(Ino ino, uint64_t size, std::string url) {
+void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file) {
   auto& slot = objects_[ino];
   if (slot == nullptr) {
     slot = std::make_unique<Object>(options_.readahead);
@@ -169,6 +170,14 @@ void BlockReader::open(Ino ino, uint64_t size, std::string url) {
     cache_.open(ino, size, slot->recorded);
   }
   ++slot->opens;
+  if (file) slot->file = std::move(file);
+  publish_if_complete(*slot);
+}
+
+// Its readers need not come by any more.
+void BlockReader::publish_if_complete(Object& o) {
+  if (!o.file || o.stale) return;
+  if (CompleteFileRef file = cache_.complete_file(o.ino)) o.file->publish(std::move(file));
 }
 
 void BlockReader::close(Ino ino) {
@@ -328,7 +337,10 @@ void BlockReader::read_cached(const ReadRef& read, ByteRange range) {
 
 void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result) {
   if (!read->reply) return;  // answered already, with an error
-  if (result) return piece_ready(read, piece, std::move(result->bytes), result->skip, false);
+  if (result) {
+    publish_if_complete(*read->object);  // it may have been the last block in doubt
+    return piece_ready(read, piece, std::move(result->bytes), result->skip, false);
+  }
   // The cache has forgotten the bad blocks. The whole read starts over and finds them missing. Each failure costs the
   // cache a block of this range, so this ends.
   start(std::make_shared<Read>(std::move(*read)));
@@ -564,6 +576,7 @@ void BlockReader::part_complete(Part& part) {
 void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
   auto object = objects_.find(ino);
   if (object == objects_.end()) return;
+  publish_if_complete(*object->second);
   auto it = object->second->parts.find(begin);
   if (it == object->second->parts.end() || it->second->id != id) return;
   Part& part = *it->second;

@@ -33,6 +33,7 @@
 #include "base/buffer.h"
 #include "base/metrics.h"
 #include "cache/block_cache.h"
+#include "fs/open_file.h"
 #include "fs/readahead.h"
 #include "net/fetcher.h"
 
@@ -60,8 +61,8 @@ class BlockReader {
               Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink, OnStale on_stale);
   ~BlockReader();
 
-  // Opens and closes are counted.
-  void open(Ino ino, uint64_t size, std::string url);
+  // Opens and closes are counted. `file` (may be null) is told when all of it is in the cache, at once if it is so now.
+  void open(Ino ino, uint64_t size, std::string url, OpenFileRef file = nullptr);
   void close(Ino ino);
 
   // Answers `reply`, perhaps later, with the bytes of `range` (cut at the end of the file), or with
@@ -133,6 +134,7 @@ class BlockReader {
   bool make_room(uint64_t bytes, bool must);
 
   // Objects.
+  void publish_if_complete(Object& object);
   void give_back_memory(Object& object);
   void object_stale(Object& object, const Error& why);
   void fail_waiters(Object& object, const Error& error);

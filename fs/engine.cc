@@ -70,8 +70,13 @@ void Engine::run(std::function<void()> ready) {
   loop_->run();
 }
 
-void Engine::open(Ino ino, uint64_t size, std::string url) {
-  loop_->post([this, ino, size, url = std::move(url)]() mutable { reader_->open(ino, size, std::move(url)); });
+void Engine::open(OpenFileRef file, std::string url, Opened opened) {
+  loop_->post([this, file = std::move(file), url = std::move(url), opened = std::move(opened)]() mutable {
+    const Ino ino = file->ino();
+    const uint64_t size = file->size();
+    reader_->open(ino, size, std::move(url), std::move(file));
+    if (opened) opened();
+  });
 }
 
 void Engine::close(Ino ino) {

@@ -26,7 +26,10 @@ class Engine {
   // Stops and joins.
   ~Engine();
 
-  void open(Ino ino, uint64_t size, std::string url);
+  // `opened` is called on the engine thread when the engine knows of it: if all of the file is cached, `file` knows
+  // then.
+  using Opened = UniqueFunction<void(), 32>;  // small, so that it fits into a message
+  void open(OpenFileRef file, std::string url, Opened opened);
   void close(Ino ino);
   void read(Ino ino, ByteRange range, ReadReply reply);
   // Objects that nobody can open any more: their cached bytes go when the last handle is closed.

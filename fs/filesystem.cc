@@ -13,7 +13,7 @@ constexpr blksize_t kPreferredRead = 1 << 20;
 }  // namespace
 
 Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine,
-                       const Metrics& metrics, const Clock& clock)
+                       Metrics& metrics, const Clock& clock)
     : options_(options),
       name_timeout_(name_timeout),
       catalog_(catalog),
@@ -74,13 +74,30 @@ Result<Filesystem::Attributes> Filesystem::getattr(Ino ino) const {
   return attributes_of(*node);
 }
 
-void Filesystem::open(Ino ino, StatusReply reply) {
-  NodeRef file = inodes_.find(internal(ino));
-  if (file == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
-  catalog_.confirm(file, [this, file, reply = std::move(reply)](Status current) mutable {
-    if (current) engine_.open(file->ino, file->size, catalog_.url_of(*file));
-    reply(std::move(current));
+// A file that the kernel may pass through waits for the engine's word whether all of it is there. A smaller one shares
+// its file with others, and need not wait.
+void Filesystem::open(Ino ino, OpenReply reply) {
+  NodeRef node = inodes_.find(internal(ino));
+  if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
+  catalog_.confirm(node, [this, node, reply = std::move(reply)](Status current) mutable {
+    if (!current) return reply(fail(std::move(current.error())));
+    OpenFileRef file = open_files_.open(node->ino, node->size);
+    OpenFile* const f = file.get();
+    if (f->size() <= kBlockSize || !passthrough_.allowed()) {
+      engine_.open(std::move(file), catalog_.url_of(*node), nullptr);
+      return reply(f);
+    }
+    // A reply that is dropped because the mount ends is the caller's error; nobody is to release it then.
+    engine_.open(std::move(file), catalog_.url_of(*node),
+                 [f, reply = std::make_unique<OpenReply>(std::move(reply))]() mutable { (*reply)(f); });
   });
+}
+
+int32_t Filesystem::release(OpenFile& file) {
+  const Ino ino = file.ino();
+  const OpenFileRef last = open_files_.close(file);
+  engine_.close(ino);
+  return last ? last->take_backing() : 0;
 }
 
 void Filesystem::opendir(Ino ino, DirectoryReply reply) {

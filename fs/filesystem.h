@@ -18,6 +18,7 @@
 #include "fs/catalog.h"
 #include "fs/engine.h"
 #include "fs/inode_table.h"
+#include "fs/open_file.h"
 
 namespace wormhole {
 
@@ -46,11 +47,11 @@ class Filesystem {
     double timeout;  // seconds for which the name means this inode
   };
   using EntryReply = UniqueFunction<void(Result<Entry>), 48>;
-  using StatusReply = UniqueFunction<void(Status), 48>;
+  using OpenReply = UniqueFunction<void(Result<OpenFile*>), 48>;
   using DirectoryReply = UniqueFunction<void(Result<std::unique_ptr<DirectoryHandle>>), 48>;
 
   // All references outlive the file system. `name_timeout`: the catalog's ttl, seconds.
-  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine, const Metrics& metrics,
+  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine, Metrics& metrics,
              const Clock& clock);
 
   // Counts as one lookup of the inode; forget() takes lookups back. Errors as Catalog::entry.
@@ -59,10 +60,14 @@ class Filesystem {
   // kStale when the kernel asks for an inode that it has forgotten.
   Result<Attributes> getattr(Ino ino) const;
 
-  // kStale when the name has another version on the server: the kernel then looks the name up again.
-  void open(Ino ino, StatusReply reply);
-  void read(Ino ino, ByteRange range, ReadReply reply) { engine_.read(internal(ino), range, std::move(reply)); }
-  void release(Ino ino) { engine_.close(internal(ino)); }
+  // kStale when the name has another version on the server: the kernel then looks the name up again. The file is the
+  // caller's until release().
+  void open(Ino ino, OpenReply reply);
+  void read(OpenFile& file, ByteRange range, ReadReply reply) { engine_.read(file.ino(), range, std::move(reply)); }
+  // The id that is to be taken back from the kernel, 0 when there is none.
+  int32_t release(OpenFile& file);
+  Passthrough& passthrough() { return passthrough_; }
+  Metrics& metrics() { return metrics_; }
 
   void opendir(Ino ino, DirectoryReply reply);
   // What the `index`-th entry looks like; index 0 and 1 are "." and "..". With `plus` the entry counts as looked up, if
@@ -88,10 +93,12 @@ class Filesystem {
   const double name_timeout_;
   Catalog& catalog_;
   Engine& engine_;
-  const Metrics& metrics_;
+  Metrics& metrics_;
   const int64_t started_;  // seconds since the epoch
   const Ino root_ino_;
   InodeTable inodes_;
+  OpenFiles open_files_;
+  Passthrough passthrough_;
 
  public:
   // The node behind an inode number; null when it is not known. For distrust() and status.

@@ -2,8 +2,13 @@
 
 #include "fs/fuse_version.h"
 
+#include <fmt/format.h>
+#include <sys/uio.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -56,6 +61,8 @@ class Request {
 
 Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(::fuse_req_userdata(req)); }
 
+OpenFile* file_of(const fuse_file_info* fi) { return reinterpret_cast<OpenFile*>(fi->fh); }
+
 DirectoryHandle* handle_of(const fuse_file_info* fi) { return reinterpret_cast<DirectoryHandle*>(fi->fh); }
 
 fuse_entry_param entry_param(const Filesystem::Entry& entry) {
@@ -71,8 +78,16 @@ fuse_entry_param entry_param(const Filesystem::Entry& entry) {
 // requests; the default of 12 would hold up the 13th.
 constexpr unsigned kMaxBackground = 64;
 
+// The largest read that the kernel passes on (256 pages).
+constexpr size_t kLargestRead = 1 << 20;
+
 void op_init(void* userdata, fuse_conn_info* connection) {
-  (void)userdata;
+  Passthrough& passthrough = static_cast<Filesystem*>(userdata)->passthrough();
+  if (!passthrough.allowed()) {
+    ::fuse_unset_feature_flag(connection, FUSE_CAP_PASSTHROUGH);
+  } else if (!::fuse_set_feature_flag(connection, FUSE_CAP_PASSTHROUGH)) {
+    passthrough.refuse("this kernel has no FUSE passthrough (6.9 has), or was built without it");
+  }
   // Lookups and readdirs of one directory need no order among themselves.
   ::fuse_set_feature_flag(connection, FUSE_CAP_PARALLEL_DIROPS);
   ::fuse_set_feature_flag(connection, FUSE_CAP_READDIRPLUS);
@@ -119,33 +134,81 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
   }
 }
 
+// Gives the kernel the cache's file to serve by itself; 0 when it refuses, and then it is not asked again.
+int32_t connect_backing(fuse_req_t req, int fd, Passthrough& passthrough) {
+  errno = 0;
+  const int id = ::fuse_passthrough_open(req, fd);
+  if (id > 0) return id;
+  switch (errno) {
+    case EPERM: passthrough.refuse("it needs CAP_SYS_ADMIN"); break;
+    case ELOOP:
+      passthrough.refuse(
+          "the cache lies on a file system that is stacked on others (overlayfs); choose another cache=");
+      break;
+    default: passthrough.refuse(fmt::format("the kernel refuses: {}", std::strerror(errno)));
+  }
+  log::info("files are not passed through: passthrough={}", passthrough.state());
+  return 0;
+}
+
+// Answers from the cache's file, if all of `range` is in the page cache: then no thread need be woken for it. What has
+// to come from the disk is the engine's, which has many such reads under way with one thread.
+bool reply_from_page_cache(fuse_req_t req, const CompleteFile& file, ByteRange range) {
+  if (range.begin >= file.size()) return ::fuse_reply_buf(req, nullptr, 0), true;
+  range.end = std::min(range.end, file.size());
+  thread_local const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kLargestRead);
+  if (range.size() > kLargestRead || !file.enter()) return false;
+  iovec into{buffer.get(), range.size()};
+  const ssize_t n = ::preadv2(file.fd(), &into, 1, static_cast<off_t>(file.offset() + range.begin), RWF_NOWAIT);
+  file.leave();
+  if (n != static_cast<ssize_t>(range.size())) return false;
+  ::fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.get()), range.size());
+  return true;
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
   if ((fi->flags & O_ACCMODE) != O_RDONLY) {
     ::fuse_reply_err(req, EROFS);
     return;
   }
   Filesystem& fs = filesystem(req);
-  fs.open(ino, [request = Request(req), &fs, ino](Status opened) mutable {
+  fs.open(ino, [request = Request(req), &fs](Result<OpenFile*> opened) mutable {
     if (!opened) return request.fail(opened.error());
-    fuse_file_info info{};
-    // An inode is one version: pages of an earlier open are as good as new ones.
-    info.keep_cache = 1;
+    OpenFile& file = **opened;
     const fuse_req_t r = request.take();
     // An opener who was interrupted is gone: there will be no release.
-    if (r == nullptr || ::fuse_reply_open(r, &info) != 0) fs.release(ino);
+    if (r == nullptr) return fs.passthrough().abandon(fs.release(file));
+    fuse_file_info info{};
+    info.fh = reinterpret_cast<uint64_t>(&file);
+    info.backing_id = file.decide(fs.passthrough(), [&](int fd) { return connect_backing(r, fd, fs.passthrough()); });
+    // An inode is one version: pages of an earlier open are as good as new ones. A file that is passed through has none
+    // of its own.
+    info.keep_cache = info.backing_id == 0;
+    if (info.backing_id != 0) fs.metrics().opens_passed_through.fetch_add(1, std::memory_order_relaxed);
+    if (::fuse_reply_open(r, &info) != 0) fs.passthrough().abandon(fs.release(file));
   });
 }
 
-void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, fuse_file_info*) {
+void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
+  Filesystem& fs = filesystem(req);
+  OpenFile& file = *file_of(fi);
   const auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
-  filesystem(req).read(ino, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {
+  const CompleteFile* complete = file.complete();
+  if (complete != nullptr && reply_from_page_cache(req, *complete, range)) {
+    fs.metrics().read_requests.fetch_add(1, std::memory_order_relaxed);
+    fs.metrics().bytes_from_cache.fetch_add(range.size(), std::memory_order_relaxed);
+    return;
+  }
+  fs.read(file, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {
     if (!bytes) return request.fail(bytes.error());
     if (const fuse_req_t r = request.take()) ::fuse_reply_iov(r, bytes->data(), static_cast<int>(bytes->size()));
   });
 }
 
-void op_release(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
-  filesystem(req).release(ino);
+void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
+  Filesystem& fs = filesystem(req);
+  fs.passthrough().abandon(fs.release(*file_of(fi)));
+  for (const int32_t id : fs.passthrough().take_abandoned()) ::fuse_passthrough_close(req, id);
   ::fuse_reply_err(req, 0);
 }
 

@@ -37,6 +37,7 @@ void catch_wake_signal() {
 thread_local std::string t_last_message;
 
 void on_libfuse_message(enum fuse_log_level level, const char* format, va_list args) {
+  const int error = errno;
   char line[1024];
   ::vsnprintf(line, sizeof(line), format, args);
   std::string_view text(line);
@@ -47,6 +48,7 @@ void on_libfuse_message(enum fuse_log_level level, const char* format, va_list a
   } else {
     log::debug("libfuse: {}", text);
   }
+  errno = error;
 }
 
 // The "major:minor" under which the kernel keeps the mount's settings, from the mount table: a stat would ask

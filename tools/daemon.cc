@@ -93,6 +93,8 @@ Result<std::string> Daemon::start() {
   filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
                                              *engine_, metrics_, clock_);
 
+  refuse_passthrough();
+
   if (auto s = check_root_listing(); !s) return fail(s.error());
   if (warning.empty() && !catalog_->reachable()) warning = "the server cannot be reached: what is cached can be read";
   if (auto s = mount(); !s) return fail(s.error());
@@ -151,6 +153,13 @@ Result<RemoteRoot> Daemon::find_root(const Url& url, Ino* ino, std::string* warn
   auto remembered = Url::parse(known->url);
   if (!remembered) return fail(remembered.error());
   return RemoteRoot{*remembered, known->single_file ? std::optional(RemoteFile{}) : std::nullopt};
+}
+
+void Daemon::refuse_passthrough() {
+  Passthrough& passthrough = filesystem_->passthrough();
+  if (!options_.passthrough) passthrough.refuse("as the options say");
+  if (options_.verify == VerifyMode::kAlways) passthrough.refuse("verify=always checks every read");
+  if (::geteuid() != 0) passthrough.refuse("only root's mounts can pass files through");
 }
 
 // A mount whose root cannot be listed is of no use to anybody: better an error now than at the first ls.
@@ -243,6 +252,8 @@ nlohmann::json Daemon::status() const {
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count()},
       {"cache", options_.cache},
       {"io", engine_->io_backend()},
+      {"passthrough", filesystem_->passthrough().state()},
+      {"opens_passed_through", value(m.opens_passed_through)},
       {"reachable", catalog_->reachable()},
       {"read_requests", value(m.read_requests)},
       {"bytes_from_network", value(m.bytes_from_network)},

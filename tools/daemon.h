@@ -38,6 +38,7 @@ class Daemon {
   void recall_servers(const Url& url);
   void remember_servers();
   Result<RemoteRoot> find_root(const Url& url, Ino* ino, std::string* warning);
+  void refuse_passthrough();
   Status check_root_listing();
   Status mount();
   nlohmann::json status() const;

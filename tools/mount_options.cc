@@ -175,6 +175,7 @@ const std::map<std::string, Setter>& setters() {
                          {{"auto", VerifyMode::kAuto}, {"always", VerifyMode::kAlways}, {"off", VerifyMode::kOff}});
        }},
       {"speculate", [](MountOptions& o, auto& v) { return set_switch(o.speculate, v); }},
+      {"passthrough", [](MountOptions& o, auto& v) { return set_switch(o.passthrough, v); }},
       {"mirror", [](MountOptions& o, auto& v) { return add_mirror(o.curl.mirrors, v); }},
       {"hedge", [](MountOptions& o, auto& v) { return set_switch(o.curl.hedge, v); }},
       {"keep-warm", [](MountOptions& o, auto& v) { return set_switch(o.curl.keep_warm, v); }},

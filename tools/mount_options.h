@@ -29,6 +29,7 @@ struct MountOptions {
   OfflineMode offline = OfflineMode::kAuto;
   VerifyMode verify = VerifyMode::kAuto;
   bool speculate = true;
+  bool passthrough = true;
   CurlOptions curl;
   FilesystemOptions filesystem;
   std::string log_file;  // empty: <cache>/daemon.log, or stderr in the foreground

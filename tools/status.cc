@@ -21,6 +21,8 @@ void print(const nlohmann::json& m) {
               human_bytes(number("bytes_from_cache")).c_str());
   std::printf("  cache     %s of %s in %s\n", human_bytes(number("bytes_cached")).c_str(),
               human_bytes(number("cache_size")).c_str(), m.value("cache", "?").c_str());
+  std::printf("  kernel    passthrough %s, %llu opens passed through\n", m.value("passthrough", "?").c_str(),
+              static_cast<unsigned long long>(number("opens_passed_through")));
   std::printf("  wire      %s in %llu requests, %llu in flight, %llu retried, %llu failed\n",
               human_bytes(number("body_bytes_received")).c_str(),
               static_cast<unsigned long long>(number("requests_sent")),

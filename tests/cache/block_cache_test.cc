@@ -109,7 +109,7 @@ class BlockCacheTest : public ::testing::Test {
     return on_loop([&] { return cache_->has(ino, block); });
   }
   bool complete(Ino ino = kFile) {
-    return on_loop([&] { return cache_->complete(ino); });
+    return on_loop([&] { return cache_->complete_file(ino) != nullptr; });
   }
   void drop(Ino ino = kFile) {
     on_loop([&] { cache_->drop(ino); });
@@ -238,9 +238,69 @@ TEST_F(BlockCacheTest, AnObjectOfManyRegionsIsCompleteWhenEveryBlockIsThere) {
   EXPECT_TRUE(complete());
 }
 
-TEST_F(BlockCacheTest, AnEmptyObjectIsComplete) {
+TEST_F(BlockCacheTest, AnEmptyObjectHasNoFile) {
   open(kFile, 0);
+  EXPECT_FALSE(complete());
+}
+
+TEST_F(BlockCacheTest, AnObjectIsCompleteAgainAfterARestart) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  restart();
+  open();
   EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, AfterAKillAnObjectIsCompleteWhenEachBlockWasChecked) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  restart_after_a_kill([] {});
+  open();
+  EXPECT_FALSE(complete());
+  EXPECT_THAT(read({0, kSize - 1}), Succeeds());
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, WhereEachReadIsCheckedNothingIsEverComplete) {
+  restart_with(VerifyMode::kAlways);
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  EXPECT_THAT(read({0, kSize}), Succeeds());
+  EXPECT_FALSE(complete());
+}
+
+TEST_F(BlockCacheTest, WhoHasTheFileIsToldWhenABlockIsFoundWrong) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  restart_after_a_kill([&] { flip_byte(kBlockSize + 7); });
+  open();
+  EXPECT_THAT(read({0, kBlockSize}), Succeeds());
+  EXPECT_THAT(read({2 * kBlockSize, kSize}), Succeeds());
+  EXPECT_FALSE(complete()) << "one block is left in doubt";
+  EXPECT_THAT(read({kBlockSize, 2 * kBlockSize}), FailsWith(ErrorCode::kCorrupt));
+  EXPECT_FALSE(complete());
+  ASSERT_TRUE(store(1));
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, AFileThatWasCutIsNotComplete) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  stop();
+  std::filesystem::resize_file(file_of(), kSize - 1);
+  start();
+  open();
+  EXPECT_FALSE(complete());
+}
+
+TEST_F(BlockCacheTest, AnObjectThatIsDroppedIsReadByNobodyAnyMore) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  ASSERT_TRUE(file->enter());
+  drop();
+  EXPECT_FALSE(file->enter());
+  EXPECT_FALSE(complete());
 }
 
 TEST_F(BlockCacheTest, AReadOverARegionsBorderIsOneRead) {
@@ -426,27 +486,35 @@ TEST_F(BlockCacheTest, ABlockThatCannotBeReadIsGone) {
   EXPECT_THAT(read_block(3), Succeeds());
 }
 
-TEST_F(BlockCacheTest, AnObjectFileThatIsGoneCostsItsBlocks) {
-  open();
-  ASSERT_TRUE(store(3));
-  restart();
-  fs::remove(file_of());
-  open();
-  EXPECT_THAT(read_block(3), FailsWith(ErrorCode::kCorrupt));
-  EXPECT_FALSE(has(3));
-  ASSERT_TRUE(store(3));
-  EXPECT_THAT(read_block(3), Succeeds());
+// A new file in its place has holes where the index knew blocks: they must not be read as zeros.
+TEST_F(BlockCacheTest, AnObjectFileThatIsGoneCostsAllItsBlocks) {
+  for (const bool cut : {false, true}) {
+    open();
+    ASSERT_TRUE(store(3, 2));
+    restart();
+    cut ? fs::resize_file(file_of(), 4 * kBlockSize) : void(fs::remove(file_of()));
+    open();
+    EXPECT_THAT(read_block(4), FailsWith(ErrorCode::kCorrupt));
+    EXPECT_FALSE(has(3));
+    ASSERT_TRUE(store(4));
+    EXPECT_FALSE(has(3));
+    EXPECT_THAT(read_block(4), Succeeds());
+    restart();
+    open();
+    EXPECT_FALSE(has(3));
+    EXPECT_TRUE(has(4));
+  }
 }
 
-TEST_F(BlockCacheTest, AnObjectFileThatWasCutCostsTheBlocksBehindTheCut) {
+TEST_F(BlockCacheTest, AnObjectFileThatIsGoneIsNoticedByAStoreAsWell) {
   open();
   ASSERT_TRUE(store(3, 2));
   restart();
-  fs::resize_file(file_of(), 4 * kBlockSize);
+  fs::remove(file_of());
   open();
-  EXPECT_THAT(read_block(3), Succeeds());
-  EXPECT_THAT(read_block(4), FailsWith(ErrorCode::kIo));
-  EXPECT_FALSE(has(4));
+  ASSERT_TRUE(store(5));
+  EXPECT_FALSE(has(3));
+  EXPECT_TRUE(has(5));
 }
 
 TEST_F(BlockCacheTest, AWriteThatFindsNoSpaceStoresNothing) {

@@ -625,7 +625,7 @@ TEST_F(ReadaheadingTest, AWholeFileIsReadInSequenceWithEveryByteFetchedOnce) {
     settle();
     ASSERT_TRUE(is_right(a)) << at;
   }
-  EXPECT_TRUE(setup_.cache->complete(kFile));
+  EXPECT_TRUE(setup_.cache->complete_file(kFile));
   EXPECT_EQ(setup_.metrics.blocks_stored, block_count(kSize));
 }
 
@@ -734,7 +734,7 @@ TEST_F(GuessingTest, WhoGoesOnHasTheRestFetchedInTheIdleLane) {
   EXPECT_LE(guesses().size(), 16u + 8u);
   complete_all_fetches();
   settle();
-  EXPECT_TRUE(setup_.cache->complete(kFile));
+  EXPECT_TRUE(setup_.cache->complete_file(kFile));
 }
 
 TEST_F(GuessingTest, OfAGuessThatIsReadTheReadersBytesComeFirst) {
@@ -806,7 +806,7 @@ TEST_F(LittleMemoryTest, WhatWasNotReadAheadForWantOfMemoryIsReadAheadLater) {
     ASSERT_TRUE(is_right(a)) << at;
     EXPECT_LE(setup_.buffers.outstanding(), setup_.buffers.budget());
   }
-  EXPECT_TRUE(setup_.cache->complete(kFile));
+  EXPECT_TRUE(setup_.cache->complete_file(kFile));
 }
 
 TEST_F(LittleMemoryTest, PartsThatWaitForAReaderKeepAQuarterOfTheMemoryAtMost) {
@@ -939,7 +939,7 @@ TEST_F(WholeBodyTest, AServerWithoutRangesIsReadWholeAndInOrder) {
   chunk();
   EXPECT_TRUE(is_right(late));
   rest_of_the_stream();
-  EXPECT_TRUE(setup_.cache->complete(kFile));
+  EXPECT_TRUE(setup_.cache->complete_file(kFile));
 }
 
 TEST_F(WholeBodyTest, AllReadersWaitForTheSameBody) {
@@ -983,7 +983,7 @@ TEST_F(WholeBodyTest, ABodyThatFailsIsTheErrorOfWhoWaitsAndTheNextReadBeginsAnot
   const AnswerRef b = read(2 * kMiB, 10);
   rest_of_the_stream();
   EXPECT_TRUE(is_right(b));
-  EXPECT_TRUE(setup_.cache->complete(kFile));
+  EXPECT_TRUE(setup_.cache->complete_file(kFile));
 }
 
 TEST_F(WholeBodyTest, AChunkOfWhichABlockIsThereIsStoredWhereItIsMissing) {

@@ -260,7 +260,7 @@ def test_a_mirror_without_dates_and_etags_never_contributes_a_byte(make_origin, 
 def test_a_mirror_without_dates_and_etags_does_not_finish_what_the_origin_began(make_origin, make_mirror, tree, mount,
                                                                                work, content):
     (tree / "file").write_bytes(content)
-    origin = make_origin(tree, directives=SLOW)
+    origin = make_origin(tree, directives="limit_rate 100k;")  # of each request, but for the first 100 KB
     mirror = make_mirror(directives=NAMELESS)
     (mirror.tree / "file").write_bytes(trees.other_version(content))
     # Many parts wait for the one connection; they were asked for before the version was known.

@@ -1,0 +1,93 @@
+// What all handles of one inode share while it is open: how the kernel reads it, and a way past the engine once all of
+// it is in the cache.
+//
+// The kernel refuses to have one inode open both ways, through its page cache and passed through (EIO). So the first
+// open decides, and the later ones follow until the last is closed.
+//
+// Thread: any.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/thread_annotations.h"
+#include "cache/complete_file.h"
+#include "cache/index_format.h"
+
+namespace wormhole {
+
+// Whether the kernel may serve complete files itself, and if not, why not.
+class Passthrough {
+ public:
+  bool allowed() const { return allowed_.load(std::memory_order_relaxed); }
+  // For good; the first reason stands.
+  void refuse(std::string why);
+  // "on", or "off: " and why.
+  std::string state() const;
+
+  // An id that the kernel need not keep any more (0: none); it takes them back with the next request that can say so.
+  void abandon(int32_t backing);
+  std::vector<int32_t> take_abandoned();
+
+ private:
+  std::atomic<bool> allowed_{true};
+  mutable Mutex mutex_;
+  std::string why_ GUARDED_BY(mutex_);
+  std::vector<int32_t> abandoned_ GUARDED_BY(mutex_);
+};
+
+class OpenFile {
+ public:
+  OpenFile(Ino ino, uint64_t size) : ino_(ino), size_(size) {}
+
+  Ino ino() const { return ino_; }
+  uint64_t size() const { return size_; }
+
+  // The engine says that all of it is there. From then on reads need not come by.
+  void publish(CompleteFileRef file);
+  // Null until then. It may have been revoked since: enter() tells.
+  const CompleteFile* complete() const { return complete_.load(std::memory_order_acquire); }
+
+  // How the handle that is being opened is to be read: a backing id when it is passed through, 0 when not. `connect`
+  // gives the kernel the file and returns its id there, 0 when the kernel refuses.
+  int32_t decide(const Passthrough& passthrough, const std::function<int32_t(int fd)>& connect);
+  // After the last close: the id that is to be taken back from the kernel, 0 when there is none.
+  int32_t take_backing();
+
+ private:
+  friend class OpenFiles;
+
+  const Ino ino_;
+  const uint64_t size_;
+  std::atomic<const CompleteFile*> complete_{nullptr};
+
+  Mutex mutex_;
+  // All that were published: a reader may still hold a pointer to one that was revoked.
+  std::vector<CompleteFileRef> published_ GUARDED_BY(mutex_);
+  bool decided_ GUARDED_BY(mutex_) = false;
+  // While it is passed through, the kernel is inside of it.
+  const CompleteFile* passed_through_ GUARDED_BY(mutex_) = nullptr;
+  int32_t backing_ GUARDED_BY(mutex_) = 0;
+
+  int opens_ = 0;  // the table's
+};
+
+using OpenFileRef = std::shared_ptr<OpenFile>;
+
+// The inodes that are open now.
+class OpenFiles {
+ public:
+  OpenFileRef open(Ino ino, uint64_t size);
+  // The same, when it was the last close; else null.
+  OpenFileRef close(OpenFile& file);
+
+ private:
+  Mutex mutex_;
+  std::unordered_map<Ino, OpenFileRef> files_ GUARDED_BY(mutex_);
+};
+
+}  // namespace wormhole
