@@ -1,4 +1,4 @@
-"""Lines over time as an SVG, by hand: a title, panels below each other, each with its own scale."""
+"""Lines as an SVG, by hand, over time or else: a title, panels below each other, each with its own scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-Points = list[tuple[float, float]]  # seconds, value
+Points = list[tuple[float, float]]  # seconds (or what x_unit says), value
 
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df")
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 960, 220, 70, 20, 34, 30
@@ -27,7 +27,7 @@ def step(span: float, at_most: int = 5) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor * at_most >= span * (1 - 1e-9))
 
 
-def write_svg(path: Path, title: str, panels: list[Panel]) -> None:
+def write_svg(path: Path, title: str, panels: list[Panel], x_unit: str = "s") -> None:
     panels = [panel for panel in panels if panel.lines]
     end = max((x for panel in panels for points in panel.lines.values() for x, _ in points), default=1) or 1
     height = 30 + PANEL * len(panels)
@@ -36,11 +36,11 @@ def write_svg(path: Path, title: str, panels: list[Panel]) -> None:
              f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
              f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>']
     for number, panel in enumerate(panels):
-        parts += _panel(panel, 30 + PANEL * number, end)
+        parts += _panel(panel, 30 + PANEL * number, end, x_unit)
     path.write_text("\n".join([*parts, "</svg>", ""]))
 
 
-def _panel(panel: Panel, y: int, end: float) -> list[str]:
+def _panel(panel: Panel, y: int, end: float, x_unit: str) -> list[str]:
     top, bottom = y + TOP, y + PANEL - BOTTOM
     highest = max((v for points in panel.lines.values() for _, v in points), default=0)
     unit = step(highest)
@@ -55,10 +55,10 @@ def _panel(panel: Panel, y: int, end: float) -> list[str]:
         height = bottom - (bottom - top) * i * unit / full
         parts.append(f'<path d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{i * unit:g}</text>')
-    seconds = step(end, 10)
-    for i in range(int(end / seconds) + 1):
-        x = at(i * seconds, 0).split(",")[0]
-        parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{i * seconds:g} s</text>')
+    mark = step(end, 10)
+    for i in range(int(end / mark) + 1):
+        x = at(i * mark, 0).split(",")[0]
+        parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{i * mark:g} {x_unit}</text>')
     for number, (name, points) in enumerate(panel.lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         line = " ".join(at(x, value) for x, value in points)
