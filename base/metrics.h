@@ -32,6 +32,8 @@ struct Metrics {
   Counter blocks_stored{0};
   Counter blocks_corrupt{0};
   Counter store_errors{0};
+  Counter stores_without_room{0};
+  Counter bytes_evicted{0};
   Counter index_commits{0};
   Gauge bytes_cached{0};  // stored bytes that the index knows; changes with its commits
   Gauge buffer_bytes{0};  // memory that buffers hold now

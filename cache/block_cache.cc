@@ -3,9 +3,9 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 
@@ -25,9 +25,6 @@ size_t max_idle_objects() {
   return std::min<rlim_t>(kEnough, limit.rlim_cur / 4);
 }
 
-// How often free space is looked at. A second at 1 GB/s is 1 GB: less than 5 % of any disk that holds such a cache.
-constexpr Duration kSpaceCheckPeriod = std::chrono::seconds(1);
-
 // Direct writes copy nothing and leave no second copy in the page cache, but hold their buffers until the disk is done.
 // While more than this is on its way the disk is the slower end, and the page cache takes the rest.
 constexpr uint64_t kMostDirectInFlight = 64 << 20;
@@ -37,8 +34,10 @@ constexpr uint64_t kDirectAlignment = 4096;
 
 }  // namespace
 
-BlockCache::BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, BufferPool& buffers, Metrics& metrics)
+BlockCache::BlockCache(BlockCacheOptions options, Space& space, Index& index, DiskIo& disk, BufferPool& buffers,
+                       Metrics& metrics)
     : options_(std::move(options)),
+      space_(space),
       index_(index),
       disk_(disk),
       buffers_(buffers),
@@ -267,6 +266,81 @@ void BlockCache::doubt_after_failure() {
   }
 }
 
+// --- eviction ------------------------------------------------------------------------------------------------------
+
+void BlockCache::evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here) {
+  std::vector<RegionKey> going = release_regions(regions);
+  index_.evict(going, [this, going, run_here = std::move(run_here)](bool ok, uint64_t bytes) mutable {
+    // On the index thread: freeing takes its time.
+    if (ok) punch_regions(going);
+    space_.end_eviction(bytes);
+    metrics_.bytes_evicted.fetch_add(bytes, std::memory_order_relaxed);
+    run_here([this, going = std::move(going)] { free_regions(going); });
+  });
+}
+
+// They are not there any more, and nothing is stored in them until free_regions().
+std::vector<RegionKey> BlockCache::release_regions(const std::vector<RegionKey>& regions) {
+  std::vector<RegionKey> out;
+  for (const RegionKey& key : regions) {
+    if (going_.contains(key)) continue;
+    if (auto it = objects_.find(key.ino); it != objects_.end()) {
+      Object& o = it->second;
+      if (!may_go(o, key)) continue;
+      if (auto r = o.regions.find(key.region); r != o.regions.end()) {
+        if (o.trusted) *o.trusted -= static_cast<uint64_t>(std::popcount(r->second.trusted));
+        o.regions.erase(r);
+      } else {
+        o.trusted.reset();  // counted anew when it is asked for
+      }
+    }
+    going_.insert(key);
+    out.push_back(key);
+  }
+  std::sort(out.begin(), out.end());  // so that those of one file follow each other
+  return out;
+}
+
+bool BlockCache::may_go(Object& o, RegionKey key) {
+  if (o.dropped) return false;
+  if (auto r = o.regions.find(key.region); r != o.regions.end() && r->second.busy > 0) return false;
+  if (!o.complete) return true;
+  if (!o.complete->is_unread()) return false;
+  const CompleteFileRef file = o.complete;
+  revoke(o);
+  return file->is_unread();  // somebody may have entered just before
+}
+
+void BlockCache::punch_regions(const std::vector<RegionKey>& regions) const {
+  for (size_t i = 0; i < regions.size();) {
+    const Ino ino = regions[i].ino;
+    const FileDescriptor fd(::open(file_path(ino).c_str(), O_WRONLY | O_CLOEXEC));
+    for (; i < regions.size() && regions[i].ino == ino; ++i) {
+      if (!fd) continue;
+      const auto begin = static_cast<off_t>(regions[i].region * kRegionSize);
+      if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, kRegionSize) != 0)
+        log::warn("cache: no place could be given back: ino={} region={} errno={}", ino, regions[i].region, errno);
+    }
+  }
+}
+
+// They may be stored again. A file of which nothing is left goes, unless it is open.
+void BlockCache::free_regions(const std::vector<RegionKey>& regions) {
+  for (const RegionKey& key : regions) going_.erase(key);
+  for (size_t i = 0; i < regions.size(); ++i) {
+    const Ino ino = regions[i].ino;
+    if (i > 0 && regions[i - 1].ino == ino) continue;
+    auto it = objects_.find(ino);
+    if (it != objects_.end() && (it->second.opens > 0 || it->second.busy > 0)) continue;
+    if (index_.blocks_present(ino) > 0) continue;
+    if (it != objects_.end()) {
+      idle_.erase(it->second.idle);
+      objects_.erase(it);
+    }
+    ::unlink(file_path(ino).c_str());
+  }
+}
+
 // --- a read: start_read -> read_done -> verify -----------------------------------------------------------------------
 
 struct BlockCache::Read {
@@ -307,6 +381,7 @@ void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
   read->file = *f;
   read->done = std::move(done);
   ++o.busy;
+  count_busy(o, read->range, 1);
   start_read(ino, std::move(read));
 }
 
@@ -325,6 +400,7 @@ void BlockCache::read_done(Ino ino, std::unique_ptr<Read> read, int64_t result) 
     read->got += static_cast<uint64_t>(result);
     if (read->got < read->range.size()) return start_read(ino, std::move(read));  // a short read goes on
   }
+  count_busy(o, read->range, -1);
   Result<ReadResult> answer = ReadResult{read->buffer, read->wanted.begin - read->range.begin};
   if (result <= 0) {
     // An error, or an end of file where the index says that there are bytes (the file was cut).
@@ -373,32 +449,32 @@ struct BlockCache::Store {
   StoreDone done;
 };
 
-bool BlockCache::has_space(uint64_t bytes) {
-  const auto cached =
-      static_cast<uint64_t>(std::max<int64_t>(0, metrics_.bytes_cached.load(std::memory_order_relaxed)));
-  if (cached + *uncommitted_ + bytes > options_.size_limit) return false;
-  const TimePoint now = std::chrono::steady_clock::now();
-  if (now - space_checked_ < kSpaceCheckPeriod) return space_ok_;
-  space_checked_ = now;
-  struct statvfs s {};
-  if (::statvfs(options_.objects_path.c_str(), &s) == 0 && s.f_blocks > 0) {
-    space_ok_ = static_cast<double>(s.f_bavail) >= options_.min_free * static_cast<double>(s.f_blocks);
+bool BlockCache::may_store(ByteRange range, Ino ino) {
+  for (uint64_t r = range.begin / kRegionSize; r <= (range.end - 1) / kRegionSize; ++r) {
+    if (going_.contains(RegionKey{ino, r})) return false;
   }
-  return space_ok_;
+  if (space_.reserve(range.size(), std::chrono::steady_clock::now())) return true;
+  index_.make_room();
+  return false;
+}
+
+void BlockCache::count_busy(Object& o, ByteRange range, int by) {
+  for (uint64_t r = range.begin / kRegionSize; r <= (range.end - 1) / kRegionSize; ++r) region(o, r).busy += by;
 }
 
 void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done) {
   Object& o = object(ino);
-  auto f = has_space(range.size()) ? file(o, true)
-                                   : fail(ErrorCode::kNoSpace, "cache: the size limit or min-free is reached");
-  if (!f || o.dropped) {
-    if (!f && !store_error_logged_) {
-      store_error_logged_ = true;
-      log::warn("nothing more is cached for now: {}", f.error().message);
-    }
-    if (!f) metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
-    done(false);
-    return;
+  if (o.dropped || !may_store(range, ino)) {
+    metrics_.stores_without_room.fetch_add(1, std::memory_order_relaxed);
+    return done(false);
+  }
+  auto f = file(o, true);
+  if (!f) {
+    if (!store_error_logged_) log::warn("nothing more is cached for now: {}", f.error().message);
+    store_error_logged_ = true;
+    metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
+    space_.give_back(range.size());
+    return done(false);
   }
   StoredBlocks blocks{ino, *f, block_of(range.begin), {}, range.size()};
   for (BlockIndex b = blocks.first; b <= block_of(range.end - 1); ++b) {
@@ -406,7 +482,7 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page
     blocks.checksums.push_back(block_checksum(bytes->data() + (r.begin - range.begin), r.size()));
   }
   ++o.busy;
-  *uncommitted_ += range.size();
+  count_busy(o, range, 1);
   auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), nullptr, std::move(done)});
   if (page_cache == PageCache::kBypass) store->direct = direct_file(o, range);
   if (store->direct) direct_bytes_in_flight_ += range.size();
@@ -433,6 +509,7 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
     }
   }
   Object& obj = object(ino);
+  count_busy(obj, store->range, -1);
   // A short write is as good as none: a disk that is full or broken.
   const bool ok = result == static_cast<int64_t>(store->range.size());
   if (ok) {
@@ -440,9 +517,10 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
       set_present(obj, store->blocks.first + i, store->blocks.checksums[i]);
     }
     metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
-    index_.put_blocks(std::move(store->blocks), [sum = uncommitted_, n = store->range.size()](bool) { *sum -= n; });
+    index_.put_blocks(std::move(store->blocks),
+                      [&space = space_, n = store->range.size()](bool) { space.give_back(n); });
   } else {
-    *uncommitted_ -= store->range.size();
+    space_.give_back(store->range.size());
     metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
     if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);
     store_error_logged_ = true;

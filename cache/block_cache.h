@@ -13,11 +13,13 @@
 // second, and an LMDB lookup.
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_map>
+#include <vector>
 
 #include "base/block.h"
 #include "base/buffer.h"
@@ -25,9 +27,11 @@
 #include "base/disk_io.h"
 #include "base/error.h"
 #include "base/file_descriptor.h"
+#include "base/mailbox.h"
 #include "base/metrics.h"
 #include "cache/complete_file.h"
 #include "cache/index.h"
+#include "cache/space.h"
 
 namespace wormhole {
 
@@ -40,14 +44,13 @@ enum class VerifyMode : uint8_t {
 struct BlockCacheOptions {
   std::string objects_path;
   VerifyMode verify = VerifyMode::kAuto;
-  uint64_t size_limit = 10ull << 30;  // bytes; nothing more is stored beyond it
-  double min_free = 0.05;             // share of the file system that stays free
 };
 
 class BlockCache {
  public:
   // All references outlive the cache.
-  BlockCache(BlockCacheOptions options, Index& index, DiskIo& disk, BufferPool& buffers, Metrics& metrics);
+  BlockCache(BlockCacheOptions options, Space& space, Index& index, DiskIo& disk, BufferPool& buffers,
+             Metrics& metrics);
   ~BlockCache();
 
   // The object's state stays in memory between open() and the matching close(), and some time longer. `recorded`: the
@@ -78,6 +81,10 @@ class BlockCache {
   enum class PageCache : uint8_t { kKeep, kBypass };
   void store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done);
 
+  // The index has chosen these regions to go. Those that may (nobody reads or stores their blocks, and the kernel does
+  // not serve them) are forgotten, and after the commit their place is freed. `run_here` brings a task to this thread.
+  void evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here);
+
   // The object is of no use any more (a newer version exists): its records and its file go, as soon as it is closed.
   void drop(Ino ino);
 
@@ -85,6 +92,7 @@ class BlockCache {
   struct Region {
     RegionRecord record;
     uint64_t trusted = 0;  // of those that are present
+    int busy = 0;          // reads and stores under way: its blocks may not go
   };
   struct Object {
     Ino ino = 0;
@@ -110,7 +118,12 @@ class BlockCache {
   void lose_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_file(Object& object, ByteRange range);
   std::string file_path(Ino ino) const;
-  bool has_space(uint64_t bytes);
+  bool may_store(ByteRange range, Ino ino);
+  void count_busy(Object& object, ByteRange range, int by);
+  std::vector<RegionKey> release_regions(const std::vector<RegionKey>& regions);
+  bool may_go(Object& object, RegionKey key);
+  void punch_regions(const std::vector<RegionKey>& regions) const;
+  void free_regions(const std::vector<RegionKey>& regions);
   void set_present(Object& object, BlockIndex block, uint64_t checksum);
   void set_trusted(Object& object, Region& region, unsigned i);
   void revoke(Object& object);
@@ -130,6 +143,7 @@ class BlockCache {
   void store_done(Ino ino, std::unique_ptr<Store> store, int64_t result);
 
   const BlockCacheOptions options_;
+  Space& space_;
   Index& index_;
   DiskIo& disk_;
   BufferPool& buffers_;
@@ -138,11 +152,8 @@ class BlockCache {
   uint64_t failures_seen_ = 0;  // of the index
   const size_t max_idle_;
   std::unordered_map<Ino, Object> objects_;
-  std::list<Ino> idle_;  // oldest first
-  // Bytes that are being stored and are not in metrics_.bytes_cached yet; taken off on the index thread.
-  const std::shared_ptr<std::atomic<uint64_t>> uncommitted_ = std::make_shared<std::atomic<uint64_t>>(0);
-  TimePoint space_checked_{};
-  bool space_ok_ = true;
+  std::list<Ino> idle_;        // oldest first
+  std::set<RegionKey> going_;  // released, and not free yet
   bool store_error_logged_ = false;
   bool direct_works_ = true;  // O_DIRECT, on this file system
   uint64_t direct_bytes_in_flight_ = 0;

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,7 +24,9 @@
 #include "base/file_descriptor.h"
 #include "base/metrics.h"
 #include "base/unique_function.h"
+#include "cache/eviction_policy.h"
 #include "cache/index_format.h"
+#include "cache/space.h"
 
 namespace wormhole {
 
@@ -75,6 +78,24 @@ class Index {
   virtual void forget_block(Ino ino, BlockIndex block) = 0;
   // None of its blocks is there any more: its file is gone.
   virtual void forget_blocks(Ino ino) = 0;
+  // --- eviction: the index thread chooses, the owner of the blocks agrees, the index forgets, the owner frees ---
+
+  // Readers tell it what they read.
+  virtual EvictionPolicy& policy() = 0;
+  // From now on, whenever `space` has an excess, regions are chosen, and `ask` is called on the index thread with them.
+  // It sees to it that evict() follows, with those that may go, perhaps none. Both outlive the index, or the call of
+  // stop_evicting().
+  using Ask = std::function<void(std::vector<RegionKey>)>;
+  virtual void start_evicting(Space& space, Ask ask) = 0;
+  // After it `ask` is not called any more.
+  virtual void stop_evicting() = 0;
+  // There is no room: soon, please.
+  virtual void make_room() = 0;
+  // The regions' blocks are not there any more. `evicted` runs on the index thread after the commit: then their place
+  // may be freed, and end_eviction() called with so many bytes.
+  using Evicted = UniqueFunction<void(bool ok, uint64_t bytes)>;
+  virtual void evict(std::vector<RegionKey> regions, Evicted evicted) = 0;
+
   // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
   virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;
 

@@ -36,6 +36,10 @@ class Reader {
   std::string_view rest_;
 };
 
+constexpr uint64_t kMainBit = uint64_t{1} << 63;
+uint64_t packed(QueuePosition p) { return p.sequence | (p.main ? kMainBit : 0); }
+QueuePosition unpacked(uint64_t value) { return {(value & kMainBit) != 0, value & ~kMainBit}; }
+
 }  // namespace
 
 std::string encode_key(Ino ino) {
@@ -57,6 +61,19 @@ std::optional<RegionKey> decode_region_key(std::string_view bytes) {
   uint64_t region = 0;
   if (!in.take(&ino) || !in.take(&region) || !in.at_end()) return std::nullopt;
   return RegionKey{__builtin_bswap64(ino), __builtin_bswap64(region)};
+}
+
+std::string encode_key(QueuePosition position) {
+  std::string out;
+  append_big_endian(out, packed(position));
+  return out;
+}
+
+std::optional<QueuePosition> decode_queue_position(std::string_view bytes) {
+  Reader in(bytes);
+  uint64_t value = 0;
+  if (!in.take(&value) || !in.at_end()) return std::nullopt;
+  return unpacked(__builtin_bswap64(value));
 }
 
 std::string encode(const ObjectRecord& record) {
@@ -100,6 +117,7 @@ std::optional<RootRecord> decode_root(std::string_view bytes) {
 std::string encode(const RegionRecord& record) {
   std::string out;
   append<uint64_t>(out, record.present);
+  append<uint64_t>(out, packed(record.position));
   const int count = std::bit_width(record.present);
   for (int i = 0; i < count; ++i) append<uint64_t>(out, record.checksum[static_cast<size_t>(i)]);
   return out;
@@ -108,7 +126,9 @@ std::string encode(const RegionRecord& record) {
 std::optional<RegionRecord> decode_region(std::string_view bytes) {
   Reader in(bytes);
   RegionRecord record;
-  if (!in.take(&record.present)) return std::nullopt;
+  uint64_t position = 0;
+  if (!in.take(&record.present) || !in.take(&position)) return std::nullopt;
+  record.position = unpacked(position);
   const int count = std::bit_width(record.present);
   for (int i = 0; i < count; ++i) {
     if (!in.take(&record.checksum[static_cast<size_t>(i)])) return std::nullopt;

@@ -21,7 +21,7 @@ namespace wormhole {
 // Records are copied to and from memory as they are; a big-endian machine would need conversions.
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 
 // An inode number names one version of one remote file, or one directory, for ever: it is never given twice within
 // a cache. The cached object of a file has the same number.
@@ -44,9 +44,17 @@ struct RootRecord {
   bool operator==(const RootRecord&) const = default;
 };
 
+// Where a region stands in one of the two queues of eviction_policy.h: the order in which regions came.
+struct QueuePosition {
+  bool main = false;
+  uint64_t sequence = 0;  // below 2^63; 0: in none
+  auto operator<=>(const QueuePosition&) const = default;
+};
+
 // Which blocks of one region (64 blocks) are on disk, with the XXH3-64 of each.
 struct RegionRecord {
-  uint64_t present = 0;                               // bit i: block (region * 64 + i)
+  uint64_t present = 0;  // bit i: block (region * 64 + i)
+  QueuePosition position;
   std::array<uint64_t, kBlocksPerRegion> checksum{};  // meaningful where the bit is set
 
   bool has(unsigned i) const { return (present >> i) & 1; }
@@ -62,13 +70,17 @@ std::string encode_key(Ino ino);
 std::string encode_key(RegionKey key);
 std::optional<RegionKey> decode_region_key(std::string_view bytes);
 
+// Such keys have the order of the queues, small before main.
+std::string encode_key(QueuePosition position);
+std::optional<QueuePosition> decode_queue_position(std::string_view bytes);
+
 std::string encode(const ObjectRecord& record);
 std::optional<ObjectRecord> decode_object(std::string_view bytes);
 
 std::string encode(const RootRecord& record);
 std::optional<RootRecord> decode_root(std::string_view bytes);
 
-// Only as many checksums as the highest present block needs: a small file costs 16 bytes, a full region 520.
+// Only as many checksums as the highest present block needs: a small file costs 24 bytes, a full region 528.
 std::string encode(const RegionRecord& record);
 std::optional<RegionRecord> decode_region(std::string_view bytes);
 

@@ -486,6 +486,7 @@ void BlockReader::read_finish(Read& read) {
   reply(std::span<const iovec>(vectors));
   read.pieces.clear();
   const Ino ino = read.object->ino;
+  index_.policy().accessed(ino, read.range, clock_.now());
   --read.object->reads;
   release_if_unused(ino);
 }

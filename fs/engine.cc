@@ -40,10 +40,11 @@ class Engine::Sink final : public FetchSink {
   Engine& engine_;
 };
 
-Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
-               Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale)
+Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, Space& space, Index& index, Fetcher& fetcher,
+               BufferPool& buffers, Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale)
     : reader_options_(reader),
       cache_options_(std::move(cache)),
+      space_(space),
       index_(index),
       fetcher_(fetcher),
       buffers_(buffers),
@@ -53,6 +54,11 @@ Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, Index& index,
   std::promise<void> ready;
   thread_ = start_thread("wh-engine-0", [this, &ready] { run([&ready] { ready.set_value(); }); });
   ready.get_future().wait();
+  index_.start_evicting(space_, [this](std::vector<RegionKey> regions) {
+    loop_->post([this, regions = std::move(regions)] {
+      cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); });
+    });
+  });
 }
 
 Engine::~Engine() { stop(); }
@@ -61,7 +67,7 @@ Engine::~Engine() { stop(); }
 void Engine::run(std::function<void()> ready) {
   loop_ = EventLoop::create();
   io_backend_ = loop_->name();
-  cache_ = std::make_unique<BlockCache>(cache_options_, index_, *loop_, buffers_, metrics_);
+  cache_ = std::make_unique<BlockCache>(cache_options_, space_, index_, *loop_, buffers_, metrics_);
   sink_ = std::make_shared<Sink>(*this);
   reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, index_, fetcher_, buffers_, metrics_, clock_, sink_,
                                           on_stale_);
@@ -95,6 +101,7 @@ void Engine::drop(std::vector<Ino> inos) {
 
 void Engine::stop() {
   if (!thread_.joinable()) return;
+  index_.stop_evicting();
   loop_->post([this] { reader_->shut_down(); });
   loop_->stop();
   thread_.join();

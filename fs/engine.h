@@ -21,8 +21,8 @@ namespace wormhole {
 class Engine {
  public:
   // All references outlive the engine. `on_stale` as in BlockReader.
-  Engine(BlockReaderOptions reader, BlockCacheOptions cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
-         Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale);
+  Engine(BlockReaderOptions reader, BlockCacheOptions cache, Space& space, Index& index, Fetcher& fetcher,
+         BufferPool& buffers, Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale);
   // Stops and joins.
   ~Engine();
 
@@ -34,6 +34,10 @@ class Engine {
   void read(Ino ino, ByteRange range, ReadReply reply);
   // Objects that nobody can open any more: their cached bytes go when the last handle is closed.
   void drop(std::vector<Ino> inos);
+
+  // A read that did not come by (OpenFile::complete()), and a file whose reads the kernel does not show. Lock-free.
+  void was_read(Ino ino, ByteRange range) { index_.policy().accessed(ino, range, clock_.now()); }
+  void is_passed_through(Ino ino, uint64_t size) { index_.policy().accessed_whole(ino, size, clock_.now()); }
 
   // Answers every waiting read, waits for writes under way, and ends the thread. The fetcher must still be alive.
   void stop();
@@ -48,6 +52,7 @@ class Engine {
 
   const BlockReaderOptions reader_options_;
   const BlockCacheOptions cache_options_;
+  Space& space_;
   Index& index_;
   Fetcher& fetcher_;
   BufferPool& buffers_;

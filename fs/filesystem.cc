@@ -96,8 +96,21 @@ void Filesystem::open(Ino ino, OpenReply reply) {
 int32_t Filesystem::release(OpenFile& file) {
   const Ino ino = file.ino();
   const OpenFileRef last = open_files_.close(file);
+  const int32_t backing = last ? last->take_backing() : 0;
+  if (backing != 0) engine_.is_passed_through(ino, last->size());  // until now
   engine_.close(ino);
-  return last ? last->take_backing() : 0;
+  return backing;
+}
+
+void Filesystem::was_read(const OpenFile& file, ByteRange range) {
+  metrics_.read_requests.fetch_add(1, std::memory_order_relaxed);
+  metrics_.bytes_from_cache.fetch_add(range.size(), std::memory_order_relaxed);
+  engine_.was_read(file.ino(), range);
+}
+
+void Filesystem::is_passed_through(const OpenFile& file) {
+  metrics_.opens_passed_through.fetch_add(1, std::memory_order_relaxed);
+  engine_.is_passed_through(file.ino(), file.size());
 }
 
 void Filesystem::opendir(Ino ino, DirectoryReply reply) {

@@ -66,8 +66,10 @@ class Filesystem {
   void read(OpenFile& file, ByteRange range, ReadReply reply) { engine_.read(file.ino(), range, std::move(reply)); }
   // The id that is to be taken back from the kernel, 0 when there is none.
   int32_t release(OpenFile& file);
+  // What does not come by: a read that was answered from OpenFile::complete(), a file that the kernel serves.
+  void was_read(const OpenFile& file, ByteRange range);
+  void is_passed_through(const OpenFile& file);
   Passthrough& passthrough() { return passthrough_; }
-  Metrics& metrics() { return metrics_; }
 
   void opendir(Ino ino, DirectoryReply reply);
   // What the `index`-th entry looks like; index 0 and 1 are "." and "..". With `plus` the entry counts as looked up, if

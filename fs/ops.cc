@@ -184,7 +184,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
     // An inode is one version: pages of an earlier open are as good as new ones. A file that is passed through has none
     // of its own.
     info.keep_cache = info.backing_id == 0;
-    if (info.backing_id != 0) fs.metrics().opens_passed_through.fetch_add(1, std::memory_order_relaxed);
+    if (info.backing_id != 0) fs.is_passed_through(file);
     if (::fuse_reply_open(r, &info) != 0) fs.passthrough().abandon(fs.release(file));
   });
 }
@@ -192,11 +192,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
 void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
   Filesystem& fs = filesystem(req);
   OpenFile& file = *file_of(fi);
-  const auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
+  auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
   const CompleteFile* complete = file.complete();
   if (complete != nullptr && reply_from_page_cache(req, *complete, range)) {
-    fs.metrics().read_requests.fetch_add(1, std::memory_order_relaxed);
-    fs.metrics().bytes_from_cache.fetch_add(range.size(), std::memory_order_relaxed);
+    range.end = std::min(range.end, file.size());
+    if (!range.empty()) fs.was_read(file, range);
     return;
   }
   fs.read(file, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {

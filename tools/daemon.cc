@@ -83,10 +83,13 @@ Result<std::string> Daemon::start() {
   reader.patience = options_.timeout;
   reader.offline = options_.offline == OfflineMode::kOn;
   reader.speculate = options_.speculate;
-  BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify, options_.cache_size, options_.min_free};
-  engine_ = std::make_unique<Engine>(reader, cache, *index_, *fetcher_, *buffers_, metrics_, clock_, [this](Ino ino) {
-    if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
-  });
+  BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify};
+  space_ = std::make_unique<Space>(
+      SpaceOptions{cache_directory_->objects_path(), options_.cache_size, options_.min_free}, metrics_);
+  engine_ = std::make_unique<Engine>(reader, cache, *space_, *index_, *fetcher_, *buffers_, metrics_, clock_,
+                                     [this](Ino ino) {
+                                       if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
+                                     });
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
                                        std::move(*root), root_ino, *index_, *fetcher_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engine_->drop(inos); });
@@ -273,6 +276,8 @@ nlohmann::json Daemon::status() const {
       {"blocks_stored", value(m.blocks_stored)},
       {"blocks_corrupt", value(m.blocks_corrupt)},
       {"store_errors", value(m.store_errors)},
+      {"stores_without_room", value(m.stores_without_room)},
+      {"bytes_evicted", value(m.bytes_evicted)},
       {"index_commits", value(m.index_commits)},
       {"listings_fetched", value(m.listings_fetched)},
       {"stale_objects", value(m.stale_objects)},

@@ -53,6 +53,7 @@ class Daemon {
 
   std::string source_;  // the URL without secrets
   std::unique_ptr<CacheDirectory> cache_directory_;
+  std::unique_ptr<Space> space_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<BufferPool> buffers_;
   std::unique_ptr<CurlFetcher> fetcher_;

@@ -34,7 +34,7 @@ class BlockCacheTest : public ::testing::Test {
     fs::create_directory(directory_ / "index");
     fs::create_directory(directory_ / "objects");
     options_.objects_path = directory_ / "objects";
-    options_.min_free = 0;
+    space_options_ = {directory_ / "objects", 10ull << 30, 0};
     start();
   }
   void TearDown() override { stop(); }
@@ -49,12 +49,19 @@ class BlockCacheTest : public ::testing::Test {
     thread_ = std::thread([&] {
       loop_ = EventLoop::create();
       disk_ = std::make_unique<test::FaultyDisk>(*loop_);
-      cache_ = std::make_unique<BlockCache>(options_, *index_, *disk_, buffers_, metrics_);
+      space_ = std::make_unique<Space>(space_options_, metrics_);
+      cache_ = std::make_unique<BlockCache>(options_, *space_, *index_, *disk_, buffers_, metrics_);
       ready.set_value();
       loop_->run();
       cache_.reset();
     });
     ready.get_future().wait();
+  }
+  // As an engine does.
+  void start_evicting() {
+    index_->start_evicting(*space_, [this](std::vector<RegionKey> regions) {
+      loop_->post([this, regions] { cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); }); });
+    });
   }
   void stop() {
     loop_->stop();
@@ -168,6 +175,8 @@ class BlockCacheTest : public ::testing::Test {
 
   test::TemporaryDirectory directory_;
   BlockCacheOptions options_;
+  SpaceOptions space_options_;
+  std::unique_ptr<Space> space_;
   Metrics metrics_;
   BufferPool buffers_{64 << 20, metrics_};
   std::unique_ptr<Index> index_;
@@ -554,7 +563,7 @@ TEST_F(BlockCacheTest, AFileThatCannotBeMadeStoresNothing) {
 // --- limits --------------------------------------------------------------------------------------------------------
 
 TEST_F(BlockCacheTest, NothingIsStoredBeyondTheSizeLimit) {
-  options_.size_limit = 3 * kBlockSize;
+  space_options_.limit = 3 * kBlockSize;
   restart();
   open();
   EXPECT_TRUE(store(0, 2));
@@ -565,7 +574,7 @@ TEST_F(BlockCacheTest, NothingIsStoredBeyondTheSizeLimit) {
 }
 
 TEST_F(BlockCacheTest, WhatIsNotCommittedYetCountsTowardsTheLimit) {
-  options_.size_limit = 3 * kBlockSize;
+  space_options_.limit = 3 * kBlockSize;
   restart();
   open();
   int stored = 0;
@@ -576,14 +585,14 @@ TEST_F(BlockCacheTest, WhatIsNotCommittedYetCountsTowardsTheLimit) {
 TEST_F(BlockCacheTest, TheLimitCountsWhatWasCachedBefore) {
   open();
   ASSERT_TRUE(store(0, 3));
-  options_.size_limit = 3 * kBlockSize;
+  space_options_.limit = 3 * kBlockSize;
   restart();
   open();
   EXPECT_FALSE(store(3));
 }
 
 TEST_F(BlockCacheTest, WhatIsDroppedMakesRoom) {
-  options_.size_limit = 3 * kBlockSize;
+  space_options_.limit = 3 * kBlockSize;
   restart();
   open();
   ASSERT_TRUE(store(0, 3));
@@ -595,10 +604,164 @@ TEST_F(BlockCacheTest, WhatIsDroppedMakesRoom) {
 }
 
 TEST_F(BlockCacheTest, NothingIsStoredWhereTheDiskMustStayFree) {
-  options_.min_free = 1.1;
+  space_options_.min_free = 1.1;
   restart();
   open();
   EXPECT_FALSE(store(0));
+}
+
+// --- eviction ------------------------------------------------------------------------------------------------------
+
+class EvictionTest : public BlockCacheTest {
+ protected:
+  static constexpr uint64_t kLimit = 8 * kRegionSize;
+  static constexpr uint64_t kLarge = 64 * kRegionSize;
+
+  void SetUp() override {
+    BlockCacheTest::SetUp();
+    restart_with_limit(kLimit);
+  }
+  void restart_with_limit(uint64_t limit) {
+    stop();
+    space_options_.limit = limit;
+    start();
+    start_evicting();
+  }
+  void store_region(uint64_t region, Ino ino = kFile, uint64_t size = kLarge) {
+    // When there is no room it comes soon.
+    ASSERT_TRUE(eventually([&] { return store(region * kBlocksPerRegion, kBlocksPerRegion, ino, size); })) << region;
+  }
+  // Returns when what may go is gone.
+  void evict(RegionKey key) {
+    on_loop([&] { cache_->evict({key}, [this](Task task) { loop_->post(std::move(task)); }); });
+    index_->flush();
+    on_loop([] {});
+  }
+  bool has_region(uint64_t region, Ino ino = kFile) { return has(region * kBlocksPerRegion, ino); }
+  uint64_t disk_bytes() {
+    uint64_t sum = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(directory_ / "objects")) {
+      struct stat status {};
+      if (entry.is_regular_file() && ::stat(entry.path().c_str(), &status) == 0)
+        sum += static_cast<uint64_t>(status.st_blocks) * 512;
+    }
+    return sum;
+  }
+};
+
+TEST_F(EvictionTest, WhatIsStoredNeverExceedsTheLimit) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 64; ++r) {
+    store_region(r);
+    EXPECT_LE(disk_bytes(), kLimit + kRegionSize);
+    EXPECT_LE(metrics_.bytes_cached.load(), static_cast<int64_t>(kLimit));
+  }
+  EXPECT_TRUE(has_region(63));
+  EXPECT_FALSE(has_region(0));
+}
+
+TEST_F(EvictionTest, WhatIsLeftIsRight) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 20; ++r) store_region(r);
+  for (uint64_t r = 0; r < 20; ++r) {
+    if (!has_region(r)) continue;
+    EXPECT_THAT(read({r * kRegionSize, (r + 1) * kRegionSize}), Succeeds()) << r;
+  }
+  restart();
+  open(kFile, kLarge);
+  int left = 0;
+  for (uint64_t r = 0; r < 20; ++r) {
+    if (!has_region(r)) continue;
+    ++left;
+    EXPECT_THAT(read({r * kRegionSize, (r + 1) * kRegionSize}), Succeeds()) << r;
+  }
+  EXPECT_GT(left, 3);
+}
+
+TEST_F(EvictionTest, WhatWentCanBeStoredAgain) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 12; ++r) store_region(r);
+  ASSERT_FALSE(has_region(0));
+  store_region(0);
+  EXPECT_TRUE(has_region(0));
+  EXPECT_THAT(read({0, kRegionSize}), Succeeds());
+}
+
+TEST_F(EvictionTest, TheFileOfAnObjectGoesWithItsLastRegion) {
+  constexpr Ino kOther = 0x99;
+  open(kOther, kRegionSize);
+  store_region(0, kOther, kRegionSize);
+  close(kOther);
+  ASSERT_TRUE(fs::exists(file_of(kOther)));
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 16; ++r) store_region(r);
+  EXPECT_TRUE(eventually([&] { return !fs::exists(file_of(kOther)); }));
+  EXPECT_TRUE(index_->object(kOther)) << "the inode still means this version";
+  open(kOther, kRegionSize);
+  EXPECT_FALSE(has_region(0, kOther));
+  store_region(0, kOther, kRegionSize);
+  EXPECT_THAT(read({0, kRegionSize}, kOther), Succeeds());
+}
+
+TEST_F(EvictionTest, WhatTheKernelServesStays) {
+  open(kFile, kRegionSize);
+  store_region(0, kFile, kRegionSize);
+  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  ASSERT_TRUE(file->enter());
+  evict({kFile, 0});
+  EXPECT_TRUE(has_region(0));
+  EXPECT_THAT(read({0, kRegionSize}), Succeeds());
+  file->leave();
+  evict({kFile, 0});
+  EXPECT_FALSE(has_region(0));
+  EXPECT_FALSE(file->enter()) << "it was revoked before it went";
+  EXPECT_FALSE(complete());
+}
+
+TEST_F(EvictionTest, WhatIsBeingReadOrStoredStays) {
+  open(kFile, kLarge);
+  store_region(0);
+  disk_->hold_reads(true);
+  auto reading = std::async([&] { return read({0, kBlockSize}); });
+  ASSERT_TRUE(eventually([&] { return on_loop([&] { return disk_->held() > 0; }); }));
+  evict({kFile, 0});
+  EXPECT_TRUE(has_region(0));
+  on_loop([&] { disk_->hold_reads(false); });
+  EXPECT_THAT(reading.get(), Succeeds());
+  evict({kFile, 0});
+  EXPECT_FALSE(has_region(0));
+}
+
+TEST_F(EvictionTest, WhatIsReadAgainStaysWhileAScanGoesBy) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 4; ++r) store_region(r);
+  TimePoint now = std::chrono::steady_clock::now();
+  for (int pass = 0; pass < 3; ++pass) {
+    now += std::chrono::minutes(2);
+    for (uint64_t r = 0; r < 4; ++r) index_->policy().accessed(kFile, {r * kRegionSize, (r + 1) * kRegionSize}, now);
+  }
+  for (uint64_t r = 4; r < 40; ++r) store_region(r);
+  for (uint64_t r = 0; r < 4; ++r) EXPECT_TRUE(has_region(r)) << r;
+}
+
+TEST_F(EvictionTest, ASmallerLimitIsReachedAfterARestart) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 6; ++r) store_region(r);
+  restart_with_limit(2 * kRegionSize);
+  EXPECT_TRUE(eventually([&] { return disk_bytes() <= 2 * kRegionSize; }));
+}
+
+TEST_F(EvictionTest, AfterAKillTheQueuesAndTheSumsAreThere) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 6; ++r) store_region(r);
+  restart_after_a_kill([] {});
+  EXPECT_EQ(metrics_.bytes_cached.load(), static_cast<int64_t>(6 * kRegionSize));
+  start_evicting();
+  open(kFile, kLarge);
+  for (uint64_t r = 6; r < 30; ++r) {
+    store_region(r);
+    EXPECT_LE(disk_bytes(), kLimit + kRegionSize);
+  }
 }
 
 // --- objects come and go -------------------------------------------------------------------------------------------

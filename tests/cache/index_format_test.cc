@@ -95,11 +95,11 @@ TEST(IndexFormat, ARegionIsReadBack) {
   }
 }
 
-TEST(IndexFormat, ASmallFileCosts16BytesAndAFullRegion520) {
-  EXPECT_EQ(encode(region_with({0})).size(), 16u);
+TEST(IndexFormat, ASmallFileCosts24BytesAndAFullRegion528) {
+  EXPECT_EQ(encode(region_with({0})).size(), 24u);
   RegionRecord full;
   full.present = ~uint64_t{0};
-  EXPECT_EQ(encode(full).size(), 520u);
+  EXPECT_EQ(encode(full).size(), 528u);
 }
 
 TEST(IndexFormat, ACutRegionIsNone) {

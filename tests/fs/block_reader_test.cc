@@ -441,7 +441,7 @@ TEST_F(BlockReaderTest, AFullDiskMakesReadsSlowAndNotFailed) {
 
 TEST_F(BlockReaderTest, ACacheWithoutRoomMakesReadsSlowAndNotFailed) {
   setup_.stop();
-  setup_.cache_options.size_limit = 0;
+  setup_.space_options.limit = 0;
   setup_.start();
   open();
   for (int i = 0; i < 3; ++i) {
@@ -1085,7 +1085,7 @@ TEST_F(WholeBodyTest, WithoutACacheABodyIsStillReadInOrder) {
 
 TEST_F(WholeBodyTest, WithoutACacheWhatHasGoneByIsFetchedAgain) {
   setup_.stop();
-  setup_.cache_options.size_limit = 0;
+  setup_.space_options.limit = 0;
   setup_.start();
   open();
   read(0, kBlock);
@@ -1106,7 +1106,7 @@ class WholeBodyWithLittleMemoryTest : public WholeBodyTest {
 
 TEST_F(WholeBodyWithLittleMemoryTest, WithoutACacheReadersAreAnsweredFromTheChunkThatArrives) {
   setup_.stop();
-  setup_.cache_options.size_limit = 0;
+  setup_.space_options.limit = 0;
   setup_.start();
   open();
   const AnswerRef a = read(100, 10);

@@ -51,7 +51,7 @@ class Simulation {
         snapshot_(setup_.index_path()) {
     setup_.reader_options.readahead = {one_of<uint64_t>({0, 128 << 10, 1 << 20})};
     setup_.cache_options.verify = one_of({VerifyMode::kAuto, VerifyMode::kAuto, VerifyMode::kAlways});
-    setup_.cache_options.size_limit = one_of<uint64_t>({kUnlimited, kUnlimited, 1 << 20, 0});
+    setup_.space_options.limit = one_of<uint64_t>({kUnlimited, kUnlimited, 1 << 20, 0});
     disk_faults_ = chance(0.5);
     wire_faults_ = chance(0.5);
     changes_ = chance(0.6);
@@ -265,8 +265,7 @@ class Simulation {
       case ErrorCode::kCancelled: return ending_;
       // A body that must be taken whole, and neither cache nor memory that hold it.
       case ErrorCode::kIo:
-        return disk_faults_ || setup_.cache_options.size_limit < kUnlimited ||
-               setup_.buffers.budget() < kLeastMemory << 20;
+        return disk_faults_ || setup_.space_options.limit < kUnlimited || setup_.buffers.budget() < kLeastMemory << 20;
       default: return false;
     }
   }

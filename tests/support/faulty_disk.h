@@ -1,5 +1,5 @@
 // A disk that misbehaves on order, in front of another: the n-th read or write from now on fails, is short, or brings a
-// wrong byte. Everything else passes.
+// wrong byte; or reads wait. Everything else passes.
 //
 // Thread: the owner of the loop behind it, as DiskIo; orders may be given while nothing is under way.
 #pragma once
@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/disk_io.h"
 
@@ -29,6 +30,14 @@ class FaultyDisk final : public DiskIo {
   void order_read(size_t nth, Fault fault) { read_faults_[reads_ + nth] = fault; }
   void order_write(size_t nth, Fault fault) { write_faults_[writes_ + nth] = fault; }
 
+  // Reads wait until hold_reads(false).
+  void hold_reads(bool hold) {
+    hold_reads_ = hold;
+    if (hold) return;
+    for (Held& h : std::exchange(held_, {})) behind_.read(h.fd, h.offset, h.into, h.length, std::move(h.done));
+  }
+  size_t held() const { return held_.size(); }
+
   size_t reads() const { return reads_; }
   size_t writes() const { return writes_; }
 
@@ -42,6 +51,7 @@ class FaultyDisk final : public DiskIo {
         (*done)(result);
       };
     }
+    if (hold_reads_) return held_.push_back({fd, offset, into, length, std::move(done)});
     behind_.read(fd, offset, into, std::min(length, fault.at_most), std::move(done));
   }
 
@@ -61,7 +71,17 @@ class FaultyDisk final : public DiskIo {
     return it == faults.end() ? Fault{} : faults.extract(it).mapped();
   }
 
+  struct Held {
+    int fd;
+    uint64_t offset;
+    void* into;
+    size_t length;
+    DiskDone done;
+  };
+
   DiskIo& behind_;
+  bool hold_reads_ = false;
+  std::vector<Held> held_;
   size_t reads_ = 0;
   size_t writes_ = 0;
   std::map<size_t, Fault> read_faults_, write_faults_;

@@ -31,7 +31,7 @@ class ReaderSetup {
     std::filesystem::create_directory(index_path());
     std::filesystem::create_directory(objects_path());
     cache_options.objects_path = objects_path();
-    cache_options.min_free = 0;
+    space_options = {objects_path(), 10ull << 30, 0};
     reader_options.readahead = {0};  // a test that wants read-ahead says so
   }
   ~ReaderSetup() {
@@ -48,7 +48,8 @@ class ReaderSetup {
     auto opened = Index::open(index_path(), metrics);
     ASSERT_TRUE(opened.has_value()) << opened.error().message;
     index = std::move(*opened);
-    cache = std::make_unique<BlockCache>(cache_options, *index, disk, buffers, metrics);
+    space = std::make_unique<Space>(space_options, metrics);
+    cache = std::make_unique<BlockCache>(cache_options, *space, *index, disk, buffers, metrics);
     reader = std::make_unique<BlockReader>(reader_options, *cache, *index, fetcher, buffers, metrics, clock,
                                            std::make_shared<Sink>(*this), [this](Ino ino) { stale.push_back(ino); });
   }
@@ -104,8 +105,10 @@ class ReaderSetup {
   ManualDisk disk;
   FakeFetcher fetcher;
   BlockCacheOptions cache_options;
+  SpaceOptions space_options;
   BlockReaderOptions reader_options;
-  std::vector<Ino> stale;  // what on_stale was called with
+  std::vector<Ino> stale;        // what on_stale was called with
+  std::unique_ptr<Space> space;  // the last commits give back what they took
   std::unique_ptr<Index> index;
   std::unique_ptr<BlockCache> cache;
   std::unique_ptr<BlockReader> reader;
