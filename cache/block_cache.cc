@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,9 +29,28 @@ size_t max_idle_objects() {
 // Direct writes copy nothing and leave no second copy in the page cache, but hold their buffers until the disk is done.
 // While more than this is on its way the disk is the slower end, and the page cache takes the rest.
 constexpr uint64_t kMostDirectInFlight = 64 << 20;
-// Offsets, lengths and memory of direct writes are multiples of this on every disk of today. Blocks and buffers are;
-// the end of a file mostly is not, and is written through the page cache.
+// Offsets, lengths and memory of direct reads and writes are multiples of this on every disk of today. Blocks and
+// buffers are; the end of a file mostly is not, and is written through the page cache.
 constexpr uint64_t kDirectAlignment = 4096;
+
+// How far ahead of a sequence's end a read may begin and still belong to it, in lengths of itself: the kernel's
+// read-ahead asks by several workers at once, and the later of two requests may come first.
+constexpr uint64_t kOvertaking = 4;
+
+// As in <linux/mman.h>, which has it since Linux 6.5.
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+struct CachestatRange {
+  uint64_t offset, length;
+};
+struct Cachestat {
+  uint64_t cached, dirty, in_writeback, evicted, recently_evicted;
+};
+
+uint64_t direct_length(uint64_t length) {
+  return (length + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
+}
 
 }  // namespace
 
@@ -203,18 +223,49 @@ void BlockCache::lose_file(Object& o) {
   if (o.trusted) o.trusted = 0;
 }
 
-// For a direct write of `range`; nothing when it has to go through the page cache.
-std::shared_ptr<FileDescriptor> BlockCache::direct_file(Object& o, ByteRange range) {
-  if (!direct_works_ || range.size() % kDirectAlignment != 0 || direct_bytes_in_flight_ > kMostDirectInFlight)
-    return nullptr;
-  if (o.direct) return o.direct;
-  const int fd = ::open(file_path(o.ino).c_str(), O_WRONLY | O_CLOEXEC | O_DIRECT);
+std::shared_ptr<FileDescriptor> BlockCache::direct_file(Object& o) {
+  if (!direct_works_ || o.direct) return o.direct;
+  const int fd = ::open(file_path(o.ino).c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
   if (fd < 0) {
     if (errno == EINVAL) direct_works_ = false;
     return nullptr;
   }
   o.direct = std::make_shared<FileDescriptor>(fd);
   return o.direct;
+}
+
+// Nothing when it has to go through the page cache.
+std::shared_ptr<FileDescriptor> BlockCache::direct_for_store(Object& o, ByteRange range) {
+  if (!direct_works_ || range.size() % kDirectAlignment != 0 || direct_bytes_in_flight_ > kMostDirectInFlight)
+    return nullptr;
+  return direct_file(o);
+}
+
+std::shared_ptr<FileDescriptor> BlockCache::direct_for_read(Object& o, ByteRange range) {
+  if (goes_on(o, range) || !direct_works_ || in_page_cache(*o.file, range)) return nullptr;
+  return direct_file(o);
+}
+
+// Whether the read goes on where another has ended, or begins the file.
+bool BlockCache::goes_on(Object& o, ByteRange range) {
+  const uint64_t reach = kOvertaking * range.size();
+  const auto before = std::find_if(o.read_ends.begin(), o.read_ends.end(),
+                                   [&](uint64_t end) { return range.begin >= end && range.begin - end <= reach; });
+  const bool found = before != o.read_ends.end();
+  (found ? *before : o.read_ends[o.next_read_end++ % o.read_ends.size()]) = range.end;
+  return found;
+}
+
+// Any part of it: what was stored through the page cache is in it, and perhaps not on disk yet.
+bool BlockCache::in_page_cache(const FileDescriptor& file, ByteRange range) {
+  if (!page_cache_tells_) return true;
+  CachestatRange asked{range.begin, range.size()};
+  Cachestat found{};
+  if (::syscall(SYS_cachestat, file.get(), &asked, &found, 0) != 0) {
+    page_cache_tells_ = false;
+    return true;
+  }
+  return found.cached > 0;
 }
 
 void BlockCache::close_idle_files() {
@@ -345,11 +396,12 @@ void BlockCache::free_regions(const std::vector<RegionKey>& regions) {
 
 struct BlockCache::Read {
   ByteRange wanted;  // what the caller asked for
-  ByteRange range;   // what is read: the same, or whole blocks when they must be checked
+  ByteRange range;   // what is read: the same, whole blocks when they must be checked, or from a page's begin
   bool check = false;
   uint64_t got = 0;
   BufferRef buffer;
   std::shared_ptr<FileDescriptor> file;
+  std::shared_ptr<FileDescriptor> direct;  // when it bypasses the page cache
   ReadDone done;
 };
 
@@ -377,8 +429,10 @@ void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
   read->wanted = range;
   read->check = !all_trusted(o, range);
   read->range = read->check ? align_to_blocks(range, o.size) : range;
-  read->buffer = buffers_.allocate(read->range.size());
   read->file = *f;
+  read->direct = direct_for_read(o, read->range);
+  if (read->direct) read->range.begin -= read->range.begin % kDirectAlignment;
+  read->buffer = buffers_.allocate(direct_length(read->range.size()));
   read->done = std::move(done);
   ++o.busy;
   count_busy(o, read->range, 1);
@@ -386,16 +440,24 @@ void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
 }
 
 void BlockCache::start_read(Ino ino, std::unique_ptr<Read> read) {
-  const int fd = read->file->get();
+  const int fd = (read->direct ? read->direct : read->file)->get();
   const uint64_t offset = read->range.begin + read->got;
   void* into = read->buffer->data() + read->got;
-  const size_t length = read->range.size() - read->got;
+  const size_t length = read->direct ? direct_length(read->range.size()) : read->range.size() - read->got;
   disk_.read(fd, offset, into, length,
              [this, ino, read = std::move(read)](int64_t result) mutable { read_done(ino, std::move(read), result); });
 }
 
 void BlockCache::read_done(Ino ino, std::unique_ptr<Read> read, int64_t result) {
   Object& o = object(ino);
+  if (read->direct) {
+    // What it may have left is not aligned, and is read through the page cache.
+    read->direct.reset();
+    if (result == -EINVAL) {
+      direct_works_ = false;
+      return start_read(ino, std::move(read));
+    }
+  }
   if (result > 0) {
     read->got += static_cast<uint64_t>(result);
     if (read->got < read->range.size()) return start_read(ino, std::move(read));  // a short read goes on
@@ -484,7 +546,7 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page
   ++o.busy;
   count_busy(o, range, 1);
   auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), nullptr, std::move(done)});
-  if (page_cache == PageCache::kBypass) store->direct = direct_file(o, range);
+  if (page_cache == PageCache::kBypass) store->direct = direct_for_store(o, range);
   if (store->direct) direct_bytes_in_flight_ += range.size();
   start_store(ino, std::move(store));
 }

@@ -9,10 +9,15 @@
 // reported as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the
 // network.
 //
+// Blocks that are read here and there, and that the page cache does not hold, are read past it: nothing is copied, and
+// the page cache of the mount is the only one that keeps them. What is read in order goes through the page cache, for
+// the kernel's read-ahead.
+//
 // Thread: the engine's. Nothing blocks except the opening (and first making) of a file, a look at the free space once a
 // second, and an LMDB lookup.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <list>
 #include <map>
@@ -102,7 +107,10 @@ class BlockCache {
     bool recorded = false;
     bool dropped = false;
     std::shared_ptr<FileDescriptor> file;
-    std::shared_ptr<FileDescriptor> direct;  // the same file with O_DIRECT, while it is filled
+    std::shared_ptr<FileDescriptor> direct;  // the same file with O_DIRECT, from its first use until it is closed
+    // Where the last reads have ended, one for each of a few readers of a sequence; 0 is where all begin.
+    std::array<uint64_t, 4> read_ends{};
+    uint8_t next_read_end = 0;
     std::unordered_map<uint64_t, Region> regions;
     std::optional<uint64_t> trusted;  // blocks, of all regions; counted when it is first asked for
     CompleteFileRef complete;         // while all of them are
@@ -114,9 +122,15 @@ class BlockCache {
   Object& object(Ino ino);
   Region& region(Object& object, uint64_t number);
   Result<std::shared_ptr<FileDescriptor>> file(Object& object, bool create);
+<<<<<<< HEAD
   Result<FileDescriptor> open_file(const std::string& path, int flags);
   void lose_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_file(Object& object, ByteRange range);
+=======
+  std::shared_ptr<FileDescriptor> direct_file(Object& object);
+  std::shared_ptr<FileDescriptor> direct_for_store(Object& object, ByteRange range);
+  std::shared_ptr<FileDescriptor> direct_for_read(Object& object, ByteRange range);
+>>>>>>> f81b040 (What is read here and there bypasses the page cache)
   std::string file_path(Ino ino) const;
   bool may_store(ByteRange range, Ino ino);
   void count_busy(Object& object, ByteRange range, int by);
@@ -136,6 +150,8 @@ class BlockCache {
   void remove_files(Ino ino);
 
   bool all_trusted(Object& object, ByteRange range);
+  static bool goes_on(Object& object, ByteRange range);
+  bool in_page_cache(const FileDescriptor& file, ByteRange range);
   void start_read(Ino ino, std::unique_ptr<Read> read);
   void read_done(Ino ino, std::unique_ptr<Read> read, int64_t result);
   bool verify(Object& object, const Read& read);
@@ -155,7 +171,8 @@ class BlockCache {
   std::list<Ino> idle_;        // oldest first
   std::set<RegionKey> going_;  // released, and not free yet
   bool store_error_logged_ = false;
-  bool direct_works_ = true;  // O_DIRECT, on this file system
+  bool direct_works_ = true;      // O_DIRECT, on this file system
+  bool page_cache_tells_ = true;  // cachestat(2), since Linux 6.5
   uint64_t direct_bytes_in_flight_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -163,6 +164,23 @@ class BlockCacheTest : public ::testing::Test {
     ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(offset)), 1);
     byte = static_cast<char>(byte ^ 0x10);
     ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(offset)), 1);
+  }
+  // Pages of the object's file.
+  size_t pages_in_page_cache() {
+    const FileDescriptor fd(::open(file_of().c_str(), O_RDONLY | O_CLOEXEC));
+    const size_t size = fs::file_size(file_of());
+    void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
+    std::vector<unsigned char> pages((size + 4095) / 4096);
+    EXPECT_EQ(::mincore(mapped, size, pages.data()), 0);
+    ::munmap(mapped, size);
+    return static_cast<size_t>(std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return page & 1; }));
+  }
+  // False on a file system that lives there.
+  bool leave_page_cache() {
+    const FileDescriptor fd(::open(file_of().c_str(), O_RDWR | O_CLOEXEC));
+    ::fsync(fd.get());
+    ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+    return pages_in_page_cache() == 0;
   }
   // What follows a commit happens on the index thread, a moment later.
   static bool eventually(const std::function<bool()>& condition) {
@@ -336,6 +354,74 @@ TEST_F(BlockCacheTest, BlocksThatWereHoledStaySparse) {
   ASSERT_EQ(::stat(file_of().c_str(), &s), 0);
   EXPECT_EQ(s.st_size, static_cast<off_t>(1000 * kBlockSize));
   EXPECT_LT(s.st_blocks * 512, static_cast<off_t>(10 * kBlockSize));
+}
+
+// --- the page cache ------------------------------------------------------------------------------------------------
+
+TEST_F(BlockCacheTest, WhatIsReadHereAndThereLeavesNothingInThePageCache) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  if (!leave_page_cache()) GTEST_SKIP() << "the file system keeps everything in memory";
+  for (const uint64_t begin : {7 * kBlockSize + 4096, 2 * kBlockSize, 5 * kBlockSize + 8192}) {
+    EXPECT_THAT(read({begin, begin + 4096}), Succeeds());
+  }
+  EXPECT_EQ(pages_in_page_cache(), 0u);
+}
+
+TEST_F(BlockCacheTest, PastThePageCacheAnyRangeIsReadToo) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  leave_page_cache();
+  // Within a page, over the border of two, up to the end of the file, which is that of no page.
+  for (const ByteRange range :
+       {ByteRange{7 * kBlockSize + 100, 7 * kBlockSize + 101}, ByteRange{3 * kBlockSize - 5, 3 * kBlockSize + 5},
+        ByteRange{kSize - 1001, kSize}, ByteRange{4 * kBlockSize + 1, 6 * kBlockSize - 1}}) {
+    EXPECT_THAT(read(range), Succeeds());
+  }
+  EXPECT_EQ(disk_->reads(), 4u);
+}
+
+TEST_F(BlockCacheTest, AShortReadPastThePageCacheGoesOn) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  leave_page_cache();
+  disk_->order_read(1, {.at_most = 5000});
+  EXPECT_THAT(read({7 * kBlockSize + 100, 8 * kBlockSize}), Succeeds());
+  EXPECT_EQ(disk_->reads(), 2u);
+}
+
+TEST_F(BlockCacheTest, AFileSystemThatRefusesDirectReadsIsReadThroughThePageCache) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  if (!leave_page_cache()) GTEST_SKIP() << "the file system keeps everything in memory";
+  disk_->order_read(1, {.error = EINVAL});
+  EXPECT_THAT(read_block(7), Succeeds());
+  EXPECT_TRUE(has(7));
+  EXPECT_EQ(disk_->reads(), 2u);
+  EXPECT_THAT(read_block(2), Succeeds());
+  EXPECT_EQ(disk_->reads(), 3u);
+  EXPECT_GE(pages_in_page_cache(), 2 * kBlockSize / 4096);
+}
+
+TEST_F(BlockCacheTest, WhatIsReadInOrderGoesThroughThePageCache) {
+  open();
+  ASSERT_TRUE(store(0, 11));
+  if (!leave_page_cache()) GTEST_SKIP() << "the file system keeps everything in memory";
+  for (const BlockIndex block : {0, 2, 1, 3}) EXPECT_THAT(read_block(block), Succeeds());  // as two workers may ask
+  EXPECT_GE(pages_in_page_cache(), 4 * kBlockSize / 4096);
+}
+
+TEST_F(BlockCacheTest, WhatIsInThePageCacheButNotOnDiskYetIsRead) {
+  open();
+  std::promise<bool> done;
+  loop_->post([&] {
+    BufferRef bytes = buffers_.allocate(kBlockSize);
+    test::fill_pattern(kSeed, 7 * kBlockSize, {bytes->data(), kBlockSize});
+    cache_->store(kFile, block_range(7, kSize), std::move(bytes), BlockCache::PageCache::kKeep,
+                  [&](bool ok) { done.set_value(ok); });
+  });
+  ASSERT_TRUE(done.get_future().get());
+  EXPECT_THAT(read({7 * kBlockSize + 4096, 7 * kBlockSize + 8192}), Succeeds());
 }
 
 // --- after a restart -----------------------------------------------------------------------------------------------
