@@ -78,6 +78,7 @@ void BlockCache::open(Ino ino, uint64_t size, bool recorded) {
     o.recorded = recorded;
   } else if (o.opens == 0) {
     idle_.erase(o.idle);
+    if (o.dropped) --idle_dropped_;
   }
   ++o.opens;
 }
@@ -87,11 +88,12 @@ void BlockCache::close(Ino ino) {
   if (--o.opens > 0) return;
   o.direct.reset();
   o.idle = idle_.insert(idle_.end(), ino);
+  if (o.dropped) ++idle_dropped_;
   trim_idle();
 }
 
 void BlockCache::trim_idle() {
-  for (auto it = idle_.begin(); it != idle_.end();) {
+  for (auto it = idle_.begin(); it != idle_.end() && (idle_.size() > max_idle_ || idle_dropped_ > 0);) {
     Object& o = object(*it);
     const bool surplus = idle_.size() > max_idle_;
     if (!surplus && !o.dropped) {
@@ -102,7 +104,10 @@ void BlockCache::trim_idle() {
       ++it;
       continue;
     }
-    if (o.dropped) remove_files(o.ino);
+    if (o.dropped) {
+      --idle_dropped_;
+      remove_files(o.ino);
+    }
     const Ino ino = *it;
     it = idle_.erase(it);
     objects_.erase(ino);
@@ -120,9 +125,11 @@ void BlockCache::drop(Ino ino) {
     remove_files(ino);
     return;
   }
-  it->second.dropped = true;
-  revoke(it->second);
-  if (it->second.opens == 0) trim_idle();
+  Object& o = it->second;
+  if (o.opens == 0 && !o.dropped) ++idle_dropped_;
+  o.dropped = true;
+  revoke(o);
+  if (o.opens == 0) trim_idle();
 }
 
 // Records first, then the file: the other way round a crash could leave records of blocks that are gone.

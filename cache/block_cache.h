@@ -122,15 +122,11 @@ class BlockCache {
   Object& object(Ino ino);
   Region& region(Object& object, uint64_t number);
   Result<std::shared_ptr<FileDescriptor>> file(Object& object, bool create);
-<<<<<<< HEAD
   Result<FileDescriptor> open_file(const std::string& path, int flags);
   void lose_file(Object& object);
-  std::shared_ptr<FileDescriptor> direct_file(Object& object, ByteRange range);
-=======
   std::shared_ptr<FileDescriptor> direct_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_for_store(Object& object, ByteRange range);
   std::shared_ptr<FileDescriptor> direct_for_read(Object& object, ByteRange range);
->>>>>>> f81b040 (What is read here and there bypasses the page cache)
   std::string file_path(Ino ino) const;
   bool may_store(ByteRange range, Ino ino);
   void count_busy(Object& object, ByteRange range, int by);
@@ -169,6 +165,7 @@ class BlockCache {
   const size_t max_idle_;
   std::unordered_map<Ino, Object> objects_;
   std::list<Ino> idle_;        // oldest first
+  size_t idle_dropped_ = 0;    // of them, those whose files are to go
   std::set<RegionKey> going_;  // released, and not free yet
   bool store_error_logged_ = false;
   bool direct_works_ = true;      // O_DIRECT, on this file system
