@@ -111,6 +111,7 @@ class BlockCache {
     // Where the last reads have ended, one for each of a few readers of a sequence; 0 is where all begin.
     std::array<uint64_t, 4> read_ends{};
     uint8_t next_read_end = 0;
+    uint32_t warm_reads = 0;  // since a read was not in the page cache
     std::unordered_map<uint64_t, Region> regions;
     std::optional<uint64_t> trusted;  // blocks, of all regions; counted when it is first asked for
     CompleteFileRef complete;         // while all of them are
@@ -147,7 +148,7 @@ class BlockCache {
 
   bool all_trusted(Object& object, ByteRange range);
   static bool goes_on(Object& object, ByteRange range);
-  bool in_page_cache(const FileDescriptor& file, ByteRange range);
+  bool in_page_cache(Object& object, ByteRange range);
   void start_read(Ino ino, std::unique_ptr<Read> read);
   void read_done(Ino ino, std::unique_ptr<Read> read, int64_t result);
   bool verify(Object& object, const Read& read);
