@@ -64,12 +64,13 @@ def test_many_readers_of_a_file_larger_than_the_cache(origin, mount, content):
 
 def test_what_is_left_is_right_and_read_without_the_server(origin, mount, content):
     (origin.tree / "file").write_bytes(content)
-    mounted = mount(origin.url, cache_size="24M", timeout=2)
+    mounted = mount(origin.url, cache_size="24M")
     assert (mounted / "file").read_bytes() == content
     wait_until(lambda: mounted.status()["bytes_evicted"] > 0, "something was evicted")
     mounted.down()
-    mounted.up()
     origin.stop()
+    mounted.options["offline"] = "on"
+    mounted.up()
     right = 0
     with open(mounted / "file", "rb", buffering=0) as file:
         for offset in range(0, len(content), 65536):

@@ -43,12 +43,17 @@ def parser(what: str) -> argparse.ArgumentParser:
 
 def add_race_options(made: argparse.ArgumentParser) -> None:
     """Of the benchmarks that let programs race, over an emulated wire or not."""
-    made.add_argument("--runs", type=int, default=5)
-    made.add_argument("--option", "-o", type=_option, action="append", default=[], metavar="NAME=VALUE",
-                      help="a mount option, may be repeated")
+    add_mount_options(made)
     made.add_argument("--buffers", choices=["system", "large"], default="system",
                       help="TCP's limits at both ends: the kernel's, or enough for one stream to fill the wire")
     made.add_argument("--wire", type=Path, default=PROJECT / "build/release/wire", help="the link emulator")
+
+
+def add_mount_options(made: argparse.ArgumentParser) -> None:
+    """Of the benchmarks that mount again and again."""
+    made.add_argument("--runs", type=int, default=5)
+    made.add_argument("--option", "-o", type=_option, action="append", default=[], metavar="NAME=VALUE",
+                      help="a mount option, may be repeated")
 
 
 def _option(text: str) -> tuple[str, str]:

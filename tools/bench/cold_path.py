@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import platform
 import shutil
@@ -28,67 +27,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from bench import (GIB, MIB, PROJECT, add_race_options, alternate, end_cleanly_on_signals, parser, percentile,
-                   work_directory, write_json, write_original)
-from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Unavailable, Wire, round_trip
+from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile, work_directory, write_json
+from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Wire, round_trip
 from memory import at_hand, is_lent
 from plot import Panel, slope, write_svg
 from race import PATIENCE, Progress, Race, compare, cpu_seconds, end, iperf3, timed
+from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Rows, Table, measure_row, of, print_list, ratio,
+                  said_of)
 from support import trees
 from support.caddy import CaddyOrigin
 from support.mounting import run
 from support.origin import Certificates, Origin, WebServer
-
-# --- goals ------------------------------------------------------------------------------------------------
-
-Figures = dict[str, float]  # what one contestant gave in one run, by column
-
-
-class Table:
-    """The figures of a row: contestant, column, runs."""
-
-    def __init__(self, runs: dict[str, list[Figures]]):
-        self.runs = runs
-
-    def __contains__(self, contestant: str) -> bool:
-        return contestant in self.runs
-
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys(column for runs in self.runs.values() for figures in runs for column in figures))
-
-    def all(self, contestant: str, column: str) -> list[float]:
-        return [figures[column] for figures in self.runs[contestant] if column in figures]
-
-    def median(self, contestant: str, column: str) -> float:
-        """KeyError: it did not run."""
-        return statistics.median(self.all(contestant, column))
-
-
-@dataclass(frozen=True)
-class Goal:
-    what: str
-    sign: str
-    limit: float
-    value: Callable[[Table], float]
-
-    def met_by(self, value: float) -> bool:
-        return {">=": value >= self.limit, "<=": value <= self.limit, ">": value > self.limit}[self.sign]
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.sign} {self.limit:g}"
-
-
-def of(contestant: str, column: str) -> Callable[[Table], float]:
-    return lambda table: table.median(contestant, column)
-
-
-def ratio(above: Callable[[Table], float], below: Callable[[Table], float]) -> Callable[[Table], float]:
-    return lambda table: above(table) / below(table)
-
 
 # --- names ------------------------------------------------------------------------------------------------
 
@@ -105,67 +58,10 @@ FETCHED, FAIRNESS, CPU = "fetched / asked for", "slowest / fastest", "CPU s/GiB"
 # --- the bench --------------------------------------------------------------------------------------------
 
 
-# What a program that is measured, or one that serves, can do wrong.
-FAILURES = (AssertionError, OSError, RuntimeError, ValueError, subprocess.SubprocessError)
+class Bench(Measuring):
+    """With the wire, and the servers at its far end."""
 
-
-@dataclass(frozen=True)
-class Contestant:
-    name: str
-    peer: str | None  # the word in --peers; None runs always
-    measure: Callable[[], Figures]
-
-
-class Bench:
-    """What all rows use: arguments, files, servers, measuring."""
-
-    def __init__(self, arguments, work: Path):
-        self.arguments, self.work = arguments, work
-        self.notes: list[str] = []  # worth saying about the row that is measured
-        self._originals: dict[int, Path] = {}
-        self._numbers = itertools.count()
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    # --- files ---
-
-    def size(self, size: int) -> int:
-        return max(MIB, int(size * self.arguments.scale) // MIB * MIB)
-
-    def seconds(self, seconds: float) -> float:
-        return max(2, seconds * min(1, self.arguments.scale))
-
-    def original(self, size: int) -> Path:
-        """A file of real bytes, of that size after scaling; written once."""
-        size = self.size(size)
-        if size not in self._originals:
-            self._originals[size] = write_original(self.work / "originals" / str(size), size)
-        return self._originals[size]
-
-    @contextmanager
-    def tree(self, **files: Path) -> Iterator[Path]:
-        directory = self.directory("tree")
-        for name, original in files.items():
-            os.link(original, directory / name)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-
-    def directory(self, name: str) -> Path:
-        made = self.work / f"{name}-{next(self._numbers)}"
-        made.mkdir()
-        return made
-
-    @cached_property
-    def random_reader(self) -> Path:
-        program = self.work / "random_reader"
-        subprocess.run(["cc", "-O2", "-pthread", "-o", program, PROJECT / "tools/bench/random_reader.c"], check=True)
-        return program
-
-    # --- the wire and what is at its ends ---
+    programs = PROGRAMS
 
     def wire(self, rate: str = "1G", rtt: str = "50ms", **conditions) -> Wire:
         return Wire(self.arguments.wire, rate=rate, rtt=rtt, buffers=self.arguments.buffers, **conditions)
@@ -182,46 +78,6 @@ class Bench:
 
     def race(self, origin: WebServer, prefix: tuple[str, ...] = AT_NEAR, **options) -> Race:
         return Race(self.arguments.wormhole, self.work, origin, {**dict(self.arguments.option), **options}, prefix)
-
-    def check_option(self, name: str, value: str) -> None:
-        """Unavailable, if the program does not know it."""
-        said = run(self.arguments.wormhole, "mount", "http://127.0.0.1:1/", self.work / "nowhere", "-o",
-                   f"{name}={value}").output
-        if "mount option" in said:
-            raise Unavailable("not available in this program")
-
-    # --- measuring ---
-
-    def measure(self, *contestants: Contestant, memory: int = 3 * GIB) -> Table:
-        """In turns. One that fails is out, and a note says why. `memory` as in bench.alternate."""
-        taking_part = {c.name: c.measure for c in contestants if self._takes_part(c)}
-        out: set[str] = set()
-
-        def guarded(name: str) -> Figures:
-            if name in out:
-                return {}
-            try:
-                return taking_part[name]()
-            except Unavailable as error:
-                self.note(f"{name}: {error}")
-            except FAILURES as error:
-                self.note(f"{name}: failed: {error}")
-            out.add(name)
-            return {}
-
-        runs = alternate(self.arguments.runs, {name: partial(guarded, name) for name in taking_part}, shown,
-                         memory=self.size(memory))
-        return Table({name: figures for name, figures in runs.items() if name not in out})
-
-    def _takes_part(self, contestant: Contestant) -> bool:
-        if contestant.peer is None:
-            return True
-        if contestant.peer not in self.arguments.peers:
-            return False
-        if shutil.which(PROGRAMS[contestant.peer]) is None:
-            self.note(f"{contestant.peer}: not installed (tools/setup --bench installs it)")
-            return False
-        return True
 
 
 # What a row without large files uses of memory.
@@ -280,24 +136,8 @@ def on_own_wire(bench: Bench, origin: WebServer, contestant: Contestant, **condi
 
 # --- rows: one large file -----------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    what: str
-    goals: tuple[Goal, ...]
-    measure: Callable[[Bench], Table]
-
-
-ROWS: dict[str, Row] = {}
-
-
-def row(name: str, what: str, *goals: Goal):
-    def add(measure: Callable[[Bench], Table]) -> Callable[[Bench], Table]:
-        ROWS[name] = Row(name, what, goals, measure)
-        return measure
-
-    return add
+ROWS = Rows()
+row = ROWS.row
 
 
 @row("bulk", "cp of 1 GiB; 1 Gbit/s, 50 ms",
@@ -667,61 +507,6 @@ def draw_copy(race: Race, path: Path) -> None:
     print(f"  drawn: {path}", file=sys.stderr)
 
 
-# --- what is said ---------------------------------------------------------------------------------------------
-
-
-def shown(figures: Figures) -> str:
-    return "  ".join(f"{column} {digits(value)}" for column, value in figures.items()) or "—"
-
-
-def digits(value: float) -> str:
-    """Three that count."""
-    before_point = math.floor(math.log10(abs(value))) + 1 if value else 1
-    return f"{value:.{min(3, max(0, 3 - max(1, before_point)))}f}"
-
-
-def print_row(one: Row, table: Table, goals: list[dict], notes: list[str]) -> None:
-    print(f"\n{one.name}: {one.what}")
-    columns = table.columns()
-    lines = [["", *columns]]
-    for name in table.runs:
-        cells = []
-        for column in columns:
-            values = table.all(name, column)
-            spread = f" ({digits(min(values))}–{digits(max(values))})" if len(values) > 1 else ""
-            cells.append(f"{digits(statistics.median(values))}{spread}" if values else "")
-        lines.append([name, *cells])
-    widths = [max(map(len, cells)) for cells in zip(*lines)]
-    for cells in lines if table.runs else []:
-        print(("  " + "   ".join(cell.ljust(width) for cell, width in zip(cells, widths))).rstrip())
-    for goal in goals:
-        print(f"  {goal['goal']}: {said_of(goal)}")
-    for note in notes:
-        print(f"  note: {note}")
-    sys.stdout.flush()
-
-
-def said_of(goal: dict) -> str:
-    if goal["value"] is None:
-        return "NOT MEASURED"
-    return f"{digits(goal['value'])}, {'met' if goal['met'] else 'MISSED'}"
-
-
-def judge(goal: Goal, table: Table) -> dict:
-    try:
-        value = goal.value(table)
-    except (KeyError, ValueError, ZeroDivisionError, statistics.StatisticsError):  # somebody did not run
-        return {"goal": str(goal), "value": None, "met": False}
-    return {"goal": str(goal), "value": value, "met": goal.met_by(value)}
-
-
-def print_list() -> None:
-    for one in ROWS.values():
-        print(f"{one.name:14} {one.what}")
-        for goal in one.goals:
-            print(f"{'':17}{goal}")
-
-
 def versions(wormhole: Path) -> dict[str, str]:
     asked = {"wormhole": [wormhole, "--version"], "nginx": ["nginx", "-v"], "caddy": ["caddy", "version"],
              "iperf3": ["iperf3", "--version"], "curl": ["curl", "--version"], "aria2": ["aria2c", "--version"],
@@ -761,7 +546,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     if arguments.list:
-        print_list()
+        print_list(ROWS)
         return 0
     if os.geteuid() != 0 and arguments.rows != ["loopback"]:
         print("cold_path.py: must be root, to create network namespaces; only the row loopback needs no root",
@@ -788,19 +573,6 @@ def main() -> int:
         "machine": machine, "versions": versions(arguments.wormhole), "scale": arguments.scale,
         "options": dict(arguments.option), "buffers": arguments.buffers, "rows": results, "passed": passed})
     return 0 if passed else 1
-
-
-def measure_row(bench: Bench, one: Row) -> dict:
-    print(f"\n{one.name}", file=sys.stderr, flush=True)
-    bench.notes = []
-    try:
-        table = one.measure(bench)
-    except (Unavailable, *FAILURES) as error:
-        bench.note(str(error))
-        table = Table({})
-    goals = [judge(goal, table) for goal in one.goals]
-    print_row(one, table, goals, bench.notes)
-    return {"name": one.name, "what": one.what, "figures": table.runs, "goals": goals, "notes": bench.notes}
 
 
 if __name__ == "__main__":

@@ -109,9 +109,12 @@ class Mounted(NamedTuple):
 
 
 @contextmanager
-def foreign_mount(work: Path, *command: str | Path) -> Iterator[Mounted]:
-    """A mount of another program, which stays in the foreground; `{}` in the command is where to."""
+def foreign_mount(work: Path, *command: str | Path, owner: int | None = None) -> Iterator[Mounted]:
+    """A mount of another program, which stays in the foreground; `{}` in the command is where to. `owner`: the user
+    who mounts, if not the one who runs this."""
     directory = Path(tempfile.mkdtemp(prefix="mnt-", dir=work))
+    if owner is not None:
+        os.chown(directory, owner, -1)
     log = directory.with_suffix(".log")
     with open(log, "wb") as output:
         process = subprocess.Popen([str(word).replace("{}", str(directory)) for word in command],
