@@ -31,6 +31,10 @@ void LmdbIndex::run() {
   while (wait_for_batch()) {
     // `committing_` is changed by this thread alone, so it may be read here without the lock.
     const Batch& batch = [this]() NO_THREAD_SAFETY_ANALYSIS -> const Batch& { return committing_; }();
+    if (batch.empty()) {
+      choose_victims();
+      continue;
+    }
     Changes changes;
     const bool ok = sync_files(batch) && commit(batch, &changes);
     if (!ok) {
@@ -48,17 +52,17 @@ void LmdbIndex::run() {
   }
 }
 
-// Waits until there is something to write and it has waited long enough for company; moves it to `committing_`. False
-// at the end.
+// Waits until there is something to write and it has waited long enough for company; moves it to `committing_`. Or
+// until room is wanted: then there may be nothing to write. False at the end.
 bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this]() NO_THREAD_SAFETY_ANALYSIS { return ending_ || !waiting_.empty(); });
+  changed_.wait(lock, [this]() NO_THREAD_SAFETY_ANALYSIS { return ending_ || room_wanted_ || !waiting_.empty(); });
   const TimePoint commit_at = std::chrono::steady_clock::now() + kCommitDelay;
   while (!ending_ && !hurry_ && waiting_.records < kCommitRecords) {
     if (changed_.wait_until(lock, commit_at) == std::cv_status::timeout) break;
   }
   hurry_ = false;
-  if (waiting_.empty()) return false;
+  if (waiting_.empty()) return !ending_;
   committing_ = std::move(waiting_);
   // With every batch, so that no number is durable in a record before it is reserved, even if commits in between
   // failed.

@@ -3,6 +3,7 @@
 // Those that are to go stand at the back of the main queue meanwhile: one that has to stay (it is read, or served by
 // the kernel) is where it belongs, and after a crash nothing is lost.
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "cache/lmdb_index.h"
@@ -34,9 +35,12 @@ void LmdbIndex::stop_evicting() {
 }
 
 void LmdbIndex::make_room() {
-  if (room_wanted_.exchange(true)) return;
-  post([](Batch&) {});
-  hurry();
+  {
+    MutexLock lock(mutex_);
+    if (std::exchange(room_wanted_, true)) return;
+    hurry_ = true;  // what was stored just now can go only when it is committed
+  }
+  changed_.notify_all();
 }
 
 void LmdbIndex::evict(std::vector<RegionKey> regions, Evicted evicted) {
@@ -58,7 +62,10 @@ void LmdbIndex::hurry() {
 // --- the index thread ----------------------------------------------------------------------------------------------
 
 void LmdbIndex::choose_victims() {
-  room_wanted_.store(false);
+  {
+    MutexLock lock(mutex_);
+    room_wanted_ = false;
+  }
   const TimePoint now = std::chrono::steady_clock::now();
   if (asked_ || now < choose_again_at_) return;
   MutexLock lock(evicting_mutex_);
@@ -67,12 +74,11 @@ void LmdbIndex::choose_victims() {
   std::vector<RegionKey> victims;
   Changes changes;
   const int e = transact([&](MDB_txn* txn) { return choose(txn, excess, &victims, &changes); }, &changes);
-  if (e != 0) {
-    log::error("index: nothing can be evicted: error=\"{}\"", ::mdb_strerror(e));
+  if (e != 0) log::error("index: nothing can be evicted: error=\"{}\"", ::mdb_strerror(e));
+  if (e != 0 || victims.empty()) {
     choose_again_at_ = now + kAllStayed;
     return;
   }
-  if (victims.empty()) return;
   asked_ = true;
   ask_(std::move(victims));
 }

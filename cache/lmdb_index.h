@@ -172,7 +172,6 @@ class LmdbIndex final : public Index {
   uint64_t next_sequence_ = 1;
   bool asked_ = false;           // and evict() has not followed yet
   TimePoint choose_again_at_{};  // all that were asked for had to stay
-  std::atomic<bool> room_wanted_{false};
 
   Mutex evicting_mutex_;  // held while asking
   Space* space_ GUARDED_BY(evicting_mutex_) = nullptr;
@@ -186,6 +185,7 @@ class LmdbIndex final : public Index {
   uint64_t posted_ GUARDED_BY(mutex_) = 0;
   uint64_t done_ GUARDED_BY(mutex_) = 0;
   bool hurry_ GUARDED_BY(mutex_) = false;  // somebody waits in flush()
+  bool room_wanted_ GUARDED_BY(mutex_) = false;
   bool ending_ GUARDED_BY(mutex_) = false;
   Ino next_ino_ GUARDED_BY(mutex_) = kFirstIno;
   Ino reserved_ino_ GUARDED_BY(mutex_) = kFirstIno;
