@@ -28,6 +28,8 @@ class EventLoop : public DiskIo {
   // Runs `task` on the owning thread, soon and in the order of the posts. False after the loop has ended: the task is
   // destroyed unrun.
   virtual bool post(Task task) = 0;
+  // The same, in the same order, but a loop that sleeps is not woken for it: before the next task or tick.
+  virtual bool post_later(Task task) = 0;
 
   // Calls `tick` on the owning thread about every `period`, for deadlines. One at most.
   virtual void every(Duration period, UniqueFunction<void()> tick) = 0;

@@ -39,6 +39,7 @@ class ThreadLoop final : public EventLoop {
 
   const char* name() const override { return "threads"; }
   bool post(Task task) override { return mailbox_.post(std::move(task)); }
+  bool post_later(Task task) override { return mailbox_.post_later(std::move(task)); }
 
   void every(Duration period, UniqueFunction<void()> tick) override {
     period_ = period;

@@ -58,6 +58,7 @@ class UringLoop final : public EventLoop {
   const char* name() const override { return "io_uring"; }
 
   bool post(Task task) override { return mailbox_.post(std::move(task)); }
+  bool post_later(Task task) override { return mailbox_.post_later(std::move(task)); }
 
   void every(Duration period, UniqueFunction<void()> tick) override {
     period_ = period;

@@ -56,6 +56,25 @@ uint64_t direct_length(uint64_t length) {
   return (length + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
 }
 
+// Two hex digits as a directory keep directories small (a million objects: 4000 in each).
+std::string object_path(const std::string& objects_path, Ino ino) {
+  return fmt::format("{}/{:02x}/{:016x}", objects_path, ino & 0xff, ino);
+}
+
+// Gives the place of their blocks back to the file system.
+void punch_regions(const std::string& objects_path, const std::vector<RegionKey>& regions) {
+  for (size_t i = 0; i < regions.size();) {
+    const Ino ino = regions[i].ino;
+    const FileDescriptor fd(::open(object_path(objects_path, ino).c_str(), O_WRONLY | O_CLOEXEC));
+    for (; i < regions.size() && regions[i].ino == ino; ++i) {
+      if (!fd) continue;
+      const auto begin = static_cast<off_t>(regions[i].region * kRegionSize);
+      if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, kRegionSize) != 0)
+        log::warn("cache: no place could be given back: ino={} region={} errno={}", ino, regions[i].region, errno);
+    }
+  }
+}
+
 }  // namespace
 
 BlockCache::BlockCache(BlockCacheOptions options, Space& space, Index& index, DiskIo& disk, BufferPool& buffers,
@@ -182,10 +201,7 @@ void BlockCache::revoke(Object& o) {
   o.complete.reset();
 }
 
-// Two hex digits as a directory keep directories small (a million objects: 4000 in each).
-std::string BlockCache::file_path(Ino ino) const {
-  return fmt::format("{}/{:02x}/{:016x}", options_.objects_path, ino & 0xff, ino);
-}
+std::string BlockCache::file_path(Ino ino) const { return object_path(options_.objects_path, ino); }
 
 // A file has its full length from the begin, so that no write has to extend it: those that do wait for each other. So
 // one that is missing or shorter has lost blocks, and the holes that it would have instead would look like zeros.
@@ -334,13 +350,20 @@ void BlockCache::doubt_after_failure() {
 
 void BlockCache::evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here) {
   std::vector<RegionKey> going = release_regions(regions);
-  index_.evict(going, [this, going, run_here = std::move(run_here)](bool ok, uint64_t bytes) mutable {
-    // On the index thread: freeing takes its time.
-    if (ok) punch_regions(going);
-    space_.end_eviction(bytes);
-    metrics_.bytes_evicted.fetch_add(bytes, std::memory_order_relaxed);
-    run_here([this, going = std::move(going)] { free_regions(going); });
-  });
+  // On the index thread: freeing takes its time. This cache may have ended by then.
+  struct Freeing {
+    std::vector<RegionKey> regions;
+    std::string objects_path;
+    std::function<void(Task)> run_here;
+  };
+  auto freeing = std::make_unique<Freeing>(Freeing{going, options_.objects_path, std::move(run_here)});
+  index_.evict(std::move(going),
+               [this, &space = space_, &metrics = metrics_, freeing = std::move(freeing)](bool ok, uint64_t bytes) {
+                 if (ok) punch_regions(freeing->objects_path, freeing->regions);
+                 space.end_eviction(bytes);
+                 metrics.bytes_evicted.fetch_add(bytes, std::memory_order_relaxed);
+                 freeing->run_here([this, going = std::move(freeing->regions)] { free_regions(going); });
+               });
 }
 
 // They are not there any more, and nothing is stored in them until free_regions().
@@ -373,19 +396,6 @@ bool BlockCache::may_go(Object& o, RegionKey key) {
   const CompleteFileRef file = o.complete;
   revoke(o);
   return file->is_unread();  // somebody may have entered just before
-}
-
-void BlockCache::punch_regions(const std::vector<RegionKey>& regions) const {
-  for (size_t i = 0; i < regions.size();) {
-    const Ino ino = regions[i].ino;
-    const FileDescriptor fd(::open(file_path(ino).c_str(), O_WRONLY | O_CLOEXEC));
-    for (; i < regions.size() && regions[i].ino == ino; ++i) {
-      if (!fd) continue;
-      const auto begin = static_cast<off_t>(regions[i].region * kRegionSize);
-      if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, kRegionSize) != 0)
-        log::warn("cache: no place could be given back: ino={} region={} errno={}", ino, regions[i].region, errno);
-    }
-  }
 }
 
 // They may be stored again. A file of which nothing is left goes, unless it is open.

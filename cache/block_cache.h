@@ -87,7 +87,8 @@ class BlockCache {
   void store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done);
 
   // The index has chosen these regions to go. Those that may (nobody reads or stores their blocks, and the kernel does
-  // not serve them) are forgotten, and after the commit their place is freed. `run_here` brings a task to this thread.
+  // not serve them) are forgotten, and after the commit their place is freed. `run_here` brings a task to this
+  // thread, or drops it when the cache has ended.
   void evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here);
 
   // The object is of no use any more (a newer version exists): its records and its file go, as soon as it is closed.
@@ -133,7 +134,6 @@ class BlockCache {
   void count_busy(Object& object, ByteRange range, int by);
   std::vector<RegionKey> release_regions(const std::vector<RegionKey>& regions);
   bool may_go(Object& object, RegionKey key);
-  void punch_regions(const std::vector<RegionKey>& regions) const;
   void free_regions(const std::vector<RegionKey>& regions);
   void set_present(Object& object, BlockIndex block, uint64_t checksum);
   void set_trusted(Object& object, Region& region, unsigned i);

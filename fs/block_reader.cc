@@ -174,9 +174,10 @@ void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file
   publish_if_complete(*slot);
 }
 
-// Its readers need not come by any more.
+// Its readers need not come by any more. A file of one block is read once, and then is in the kernel's page cache:
+// opening its file, and telling, would cost more than it saves.
 void BlockReader::publish_if_complete(Object& o) {
-  if (!o.file || o.stale) return;
+  if (!o.file || o.stale || o.size <= kBlockSize) return;
   if (CompleteFileRef file = cache_.complete_file(o.ino)) o.file->publish(std::move(file));
 }
 

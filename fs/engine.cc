@@ -77,16 +77,19 @@ void Engine::run(std::function<void()> ready) {
 }
 
 void Engine::open(OpenFileRef file, std::string url, Opened opened) {
-  loop_->post([this, file = std::move(file), url = std::move(url), opened = std::move(opened)]() mutable {
+  const bool now = static_cast<bool>(opened);
+  Task task = [this, file = std::move(file), url = std::move(url), opened = std::move(opened)]() mutable {
     const Ino ino = file->ino();
     const uint64_t size = file->size();
     reader_->open(ino, size, std::move(url), std::move(file));
     if (opened) opened();
-  });
+  };
+  now ? loop_->post(std::move(task)) : loop_->post_later(std::move(task));
 }
 
-void Engine::close(Ino ino) {
-  loop_->post([this, ino] { reader_->close(ino); });
+void Engine::close(Ino ino, bool now) {
+  Task task = [this, ino] { reader_->close(ino); };
+  now ? loop_->post(std::move(task)) : loop_->post_later(std::move(task));
 }
 
 void Engine::read(Ino ino, ByteRange range, ReadReply reply) {

@@ -27,10 +27,11 @@ class Engine {
   ~Engine();
 
   // `opened` is called on the engine thread when the engine knows of it: if all of the file is cached, `file` knows
-  // then.
+  // then. Without it the engine is told some time before the first read.
   using Opened = UniqueFunction<void(), 32>;  // small, so that it fits into a message
   void open(OpenFileRef file, std::string url, Opened opened);
-  void close(Ino ino);
+  // `now`: what is still fetched for nobody ends at once; else within a second.
+  void close(Ino ino, bool now);
   void read(Ino ino, ByteRange range, ReadReply reply);
   // Objects that nobody can open any more: their cached bytes go when the last handle is closed.
   void drop(std::vector<Ino> inos);

@@ -95,10 +95,11 @@ void Filesystem::open(Ino ino, OpenReply reply) {
 
 int32_t Filesystem::release(OpenFile& file) {
   const Ino ino = file.ino();
+  const uint64_t size = file.size();
   const OpenFileRef last = open_files_.close(file);
   const int32_t backing = last ? last->take_backing() : 0;
   if (backing != 0) engine_.is_passed_through(ino, last->size());  // until now
-  engine_.close(ino);
+  engine_.close(ino, size > kBlockSize);
   return backing;
 }
 

@@ -90,6 +90,30 @@ TEST_F(MailboxTest, TheWakerIsCalledWhenTheBoxWasEmptyAndNotOtherwise) {
   EXPECT_EQ(wakes, 2);
 }
 
+TEST_F(MailboxTest, WhatCanWaitCallsNobodyAndKeepsItsPlace) {
+  int calls = 0;
+  Mailbox box([&calls] { ++calls; });
+  std::vector<int> seen;
+  EXPECT_TRUE(box.post_later(append(seen, 1)));
+  EXPECT_EQ(calls, 0);
+  EXPECT_TRUE(box.empty()) << "nothing that is to be run now";
+  EXPECT_TRUE(box.post(append(seen, 2)));
+  EXPECT_EQ(calls, 1);
+  EXPECT_TRUE(box.post_later(append(seen, 3)));
+  EXPECT_EQ(calls, 1);
+  run_all(box);
+  EXPECT_EQ(seen, (std::vector<int>{1, 2, 3}));
+  box.close();
+  EXPECT_FALSE(box.post_later(append(seen, 4)));
+}
+
+TEST_F(MailboxTest, TooMuchThatCanWaitDoesNot) {
+  int calls = 0;
+  Mailbox box([&calls] { ++calls; });
+  for (int i = 0; i < 100'000 && calls == 0; ++i) box.post_later([] {});
+  EXPECT_EQ(calls, 1);
+}
+
 TEST_F(MailboxTest, TheWakerMayLookIntoTheBox) {
   Mailbox* self = nullptr;
   bool was_empty = true;
