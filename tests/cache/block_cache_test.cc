@@ -751,7 +751,9 @@ TEST_F(EvictionTest, WhatIsLeftIsRight) {
   for (uint64_t r = 0; r < 20; ++r) store_region(r);
   for (uint64_t r = 0; r < 20; ++r) {
     if (!has_region(r)) continue;
-    EXPECT_THAT(read({r * kRegionSize, (r + 1) * kRegionSize}), Succeeds()) << r;
+    // It may go between the question and the read.
+    const Status result = read({r * kRegionSize, (r + 1) * kRegionSize});
+    EXPECT_TRUE(result || !has_region(r)) << r;
   }
   restart();
   open(kFile, kLarge);
