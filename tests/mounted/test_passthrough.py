@@ -36,7 +36,11 @@ def fill(mounted, name: str, content: bytes) -> None:
 
 
 def passed(mounted) -> int:
-    return mounted.status()["opens_passed_through"]
+    """How many opens were passed through. Where the machine cannot do that, there is nothing to test."""
+    status = mounted.status()
+    if any(reason in status["passthrough"] for reason in ("kernel", "stacked", "CAP_SYS_ADMIN")):
+        pytest.skip(status["passthrough"])
+    return status["opens_passed_through"]
 
 
 def state(mounted) -> str:
