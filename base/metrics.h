@@ -34,6 +34,7 @@ struct Metrics {
   Counter store_errors{0};
   Counter stores_without_room{0};
   Counter bytes_evicted{0};
+  Counter bytes_scrubbed{0};  // read to be checked
   Counter index_commits{0};
   Gauge bytes_cached{0};  // stored bytes that the index knows; changes with its commits
   Gauge buffer_bytes{0};  // memory that buffers hold now

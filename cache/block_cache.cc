@@ -439,6 +439,11 @@ bool BlockCache::all_trusted(Object& o, ByteRange range) {
 
 void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
   doubt_after_failure();
+  const bool trusted = all_trusted(object(ino), range);
+  start(ino, range, trusted ? Purpose::kRead : Purpose::kReadAndCheck, std::move(done));
+}
+
+void BlockCache::start(Ino ino, ByteRange range, Purpose purpose, ReadDone done) {
   Object& o = object(ino);
   auto f = file(o, false);
   if (!f) {
@@ -450,10 +455,13 @@ void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
   }
   auto read = std::make_unique<Read>();
   read->wanted = range;
-  read->check = !all_trusted(o, range);
+  read->check = purpose != Purpose::kRead;
   read->range = read->check ? align_to_blocks(range, o.size) : range;
   read->file = *f;
-  read->direct = direct_for_read(o, read->range);
+  // What is only to be checked shall not push out what is read.
+  read->direct = purpose != Purpose::kCheck ? direct_for_read(o, read->range)
+                 : direct_works_            ? direct_file(o)
+                                            : nullptr;
   if (read->direct) read->range.begin -= read->range.begin % kDirectAlignment;
   read->buffer = buffers_.allocate(direct_length(read->range.size()));
   read->done = std::move(done);
@@ -522,6 +530,51 @@ bool BlockCache::verify(Object& o, const Read& read) {
     forget_block(o, b);
   }
   return good;
+}
+
+// --- a check of what nobody reads ------------------------------------------------------------------------------------
+
+struct BlockCache::Check {
+  RegionKey key;
+  BlockIndex next = 0;
+  uint64_t bytes = 0;
+  CheckDone done;
+};
+
+void BlockCache::check_region(RegionKey key, CheckDone done) {
+  const auto record = index_.object(key.ino);
+  if (!record || going_.contains(key)) return done(0);
+  open(key.ino, record->size, true);
+  check_next(std::make_unique<Check>(Check{key, key.region * kBlocksPerRegion, 0, std::move(done)}));
+}
+
+// The next run of blocks that are there; several at once, as many as are worth a request of the disk.
+void BlockCache::check_next(std::unique_ptr<Check> check) {
+  constexpr uint64_t kAtOnce = (1 << 20) / kBlockSize;
+  const Ino ino = check->key.ino;
+  const BlockIndex end = std::min((check->key.region + 1) * kBlocksPerRegion, block_count(object(ino).size));
+  BlockIndex first = check->next;
+  while (first < end && !has(ino, first)) ++first;
+  if (first >= end) {
+    close(ino);
+    return check->done(check->bytes);
+  }
+  BlockIndex last = first + 1;
+  while (last < end && last - first < kAtOnce && has(ino, last)) ++last;
+  check->next = last;
+  const ByteRange range{first * kBlockSize, std::min(last * kBlockSize, object(ino).size)};
+  check->bytes += range.size();
+  start(ino, range, Purpose::kCheck,
+        [this, check = std::move(check)](const Result<ReadResult>&) mutable { check_next(std::move(check)); });
+}
+
+void BlockCache::trust_index() {
+  if (options_.verify != VerifyMode::kAuto) return;
+  trust_index_ = true;
+  for (auto& [ino, o] : objects_) {
+    for (auto& [number, r] : o.regions) r.trusted = r.record.present;
+    o.trusted.reset();
+  }
 }
 
 // --- a store -------------------------------------------------------------------------------------------------------

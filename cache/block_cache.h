@@ -78,6 +78,13 @@ class BlockCache {
   using ReadDone = UniqueFunction<void(Result<ReadResult>)>;
   void read(Ino ino, ByteRange range, ReadDone done);
 
+  // Reads every block of the region that is there, open or not, and checks it; those that are wrong are forgotten.
+  // `done` is told how many bytes were read; at once when there are none.
+  using CheckDone = UniqueFunction<void(uint64_t bytes)>;
+  void check_region(RegionKey key, CheckDone done);
+  // Every block on record has been checked, and is trusted.
+  void trust_index();
+
   // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it.
   // After `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.
   using StoreDone = UniqueFunction<void(bool)>;
@@ -120,6 +127,7 @@ class BlockCache {
   };
   struct Read;
   struct Store;
+  struct Check;
 
   Object& object(Ino ino);
   Region& region(Object& object, uint64_t number);
@@ -146,6 +154,9 @@ class BlockCache {
   void trim_idle();
   void remove_files(Ino ino);
 
+  enum class Purpose : uint8_t { kRead, kReadAndCheck, kCheck };
+  void start(Ino ino, ByteRange range, Purpose purpose, ReadDone done);
+  void check_next(std::unique_ptr<Check> check);
   bool all_trusted(Object& object, ByteRange range);
   static bool goes_on(Object& object, ByteRange range);
   bool in_page_cache(Object& object, ByteRange range);

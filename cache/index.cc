@@ -91,7 +91,7 @@ LmdbIndex::~LmdbIndex() {
     // After a failure there may be blocks on disk that were forgotten for a reason: they are to be checked. And those
     // that an unclean end has left in doubt stay so, for nobody has read all of them since: the word, once lost, is
     // lost for good.
-    post([clean = was_clean_ && failures() == 0](Batch& b) {
+    post([clean = was_clean() && failures() == 0](Batch& b) {
       b.clean = clean;
       b.last = true;
     });
@@ -170,6 +170,39 @@ std::optional<RegionRecord> LmdbIndex::merged_region(RegionKey key) {
     }
   }
   return out;
+}
+
+std::vector<RegionKey> LmdbIndex::regions_from(RegionKey from, size_t count) {
+  std::vector<RegionKey> out;
+  MDB_txn* txn = nullptr;
+  if (::mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return out;
+  MDB_cursor* cursor = nullptr;
+  if (::mdb_cursor_open(txn, tables_.regions, &cursor) == 0) {
+    const std::string first = encode_key(from);
+    MDB_val k = as_value(first), v{};
+    for (int e = ::mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE); e == 0 && out.size() < count;
+         e = ::mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+      if (const auto key = decode_region_key(as_view(k))) out.push_back(*key);
+    }
+    ::mdb_cursor_close(cursor);
+  }
+  ::mdb_txn_abort(txn);
+  return out;
+}
+
+ScrubRecord LmdbIndex::scrubbed() {
+  {
+    MutexLock lock(mutex_);
+    for (const Batch* b : {&waiting_, &committing_}) {
+      if (b->scrubbed) return *b->scrubbed;
+    }
+  }
+  const auto bytes = get(tables_.meta, "scrubbed");
+  return bytes ? decode_scrub(*bytes).value_or(ScrubRecord{}) : ScrubRecord{};
+}
+
+void LmdbIndex::put_scrubbed(ScrubRecord record) {
+  post([&](Batch& b) { b.scrubbed = record; });
 }
 
 uint64_t LmdbIndex::blocks_present(Ino ino) {

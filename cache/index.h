@@ -49,6 +49,8 @@ class Index {
   // True when every daemon so far has ended cleanly: cached blocks are trusted then, and otherwise checked at first
   // touch.
   virtual bool was_clean() const = 0;
+  // Every block on record has been checked since: as if they had.
+  virtual void trust_again() = 0;
 
   // A new inode number; never given before, also not by a daemon that crashed.
   virtual Ino allocate_ino() = 0;
@@ -69,6 +71,10 @@ class Index {
   virtual void put_object(Ino ino, ObjectRecord record) = 0;
 
   virtual std::optional<RegionRecord> region(RegionKey key) = 0;
+  // Committed regions from `from` on in the order of their keys, at most `count`.
+  virtual std::vector<RegionKey> regions_from(RegionKey from, size_t count) = 0;
+  virtual ScrubRecord scrubbed() = 0;
+  virtual void put_scrubbed(ScrubRecord record) = 0;
   // How many blocks of the object are there. Looks at each of its regions (about 100 ns for 4 MiB).
   virtual uint64_t blocks_present(Ino ino) = 0;
   // Syncs the file, then records the blocks; without a record of the object they are not recorded. `committed` runs on

@@ -114,6 +114,22 @@ std::optional<RootRecord> decode_root(std::string_view bytes) {
   return record;
 }
 
+std::string encode(const ScrubRecord& record) {
+  std::string out;
+  append<uint64_t>(out, record.next.ino);
+  append<uint64_t>(out, record.next.region);
+  append<int64_t>(out, record.ended_at);
+  return out;
+}
+
+std::optional<ScrubRecord> decode_scrub(std::string_view bytes) {
+  Reader in(bytes);
+  ScrubRecord record;
+  if (!in.take(&record.next.ino) || !in.take(&record.next.region) || !in.take(&record.ended_at) || !in.at_end())
+    return std::nullopt;
+  return record;
+}
+
 std::string encode(const RegionRecord& record) {
   std::string out;
   append<uint64_t>(out, record.present);

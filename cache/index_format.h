@@ -66,6 +66,14 @@ struct RegionKey {
   auto operator<=>(const RegionKey&) const = default;
 };
 
+// How far the scrubber has come.
+struct ScrubRecord {
+  RegionKey next{};      // the pass goes on here; zero: none is under way
+  int64_t ended_at = 0;  // the last one; seconds since the epoch
+
+  bool operator==(const ScrubRecord&) const = default;
+};
+
 std::string encode_key(Ino ino);
 std::string encode_key(RegionKey key);
 std::optional<RegionKey> decode_region_key(std::string_view bytes);
@@ -76,6 +84,9 @@ std::optional<QueuePosition> decode_queue_position(std::string_view bytes);
 
 std::string encode(const ObjectRecord& record);
 std::optional<ObjectRecord> decode_object(std::string_view bytes);
+
+std::string encode(const ScrubRecord& record);
+std::optional<ScrubRecord> decode_scrub(std::string_view bytes);
 
 std::string encode(const RootRecord& record);
 std::optional<RootRecord> decode_root(std::string_view bytes);

@@ -60,6 +60,7 @@ struct Batch {
   std::map<std::string, std::string> hosts;
   uint64_t next_ino = 0;
   std::optional<bool> clean;
+  std::optional<ScrubRecord> scrubbed;
   bool last = false;  // the end: what the policy has learnt is written
   std::vector<UniqueFunction<void(bool)>> committed;
   std::vector<std::pair<std::vector<RegionKey>, Index::Evicted>> evictions;  // their regions are in `evicted`
@@ -97,7 +98,8 @@ class LmdbIndex final : public Index {
 
   Status init(const std::string& path);
 
-  bool was_clean() const override { return was_clean_; }
+  bool was_clean() const override { return was_clean_.load(std::memory_order_relaxed); }
+  void trust_again() override { was_clean_.store(true, std::memory_order_relaxed); }
   uint64_t failures() const override { return failures_.load(std::memory_order_acquire); }
   Ino allocate_ino() override;
   std::optional<RootRecord> root(const std::string& url) override;
@@ -109,6 +111,9 @@ class LmdbIndex final : public Index {
   std::optional<ObjectRecord> object(Ino ino) override;
   void put_object(Ino ino, ObjectRecord record) override;
   std::optional<RegionRecord> region(RegionKey key) override;
+  std::vector<RegionKey> regions_from(RegionKey from, size_t count) override;
+  ScrubRecord scrubbed() override;
+  void put_scrubbed(ScrubRecord record) override;
   uint64_t blocks_present(Ino ino) override;
   void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) override;
   void forget_block(Ino ino, BlockIndex block) override;
@@ -162,7 +167,7 @@ class LmdbIndex final : public Index {
   Metrics& metrics_;
   MDB_env* env_ = nullptr;
   Tables tables_;
-  bool was_clean_ = false;
+  std::atomic<bool> was_clean_{false};
   std::atomic<uint64_t> failures_{0};
   std::thread thread_;
 

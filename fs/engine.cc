@@ -40,10 +40,12 @@ class Engine::Sink final : public FetchSink {
   Engine& engine_;
 };
 
-Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, Space& space, Index& index, Fetcher& fetcher,
-               BufferPool& buffers, Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale)
+Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptions scrubber, Space& space, Index& index,
+               Fetcher& fetcher, BufferPool& buffers, Metrics& metrics, const Clock& clock,
+               BlockReader::OnStale on_stale)
     : reader_options_(reader),
       cache_options_(std::move(cache)),
+      scrubber_options_(scrubber),
       space_(space),
       index_(index),
       fetcher_(fetcher),
@@ -71,7 +73,11 @@ void Engine::run(std::function<void()> ready) {
   sink_ = std::make_shared<Sink>(*this);
   reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, index_, fetcher_, buffers_, metrics_, clock_, sink_,
                                           on_stale_);
-  loop_->every(kTick, [this] { reader_->tick(); });
+  scrubber_ = std::make_unique<Scrubber>(scrubber_options_, index_, *cache_, metrics_, clock_);
+  loop_->every(kTick, [this] {
+    reader_->tick();
+    scrubber_->tick();
+  });
   ready();
   loop_->run();
 }
@@ -105,7 +111,10 @@ void Engine::drop(std::vector<Ino> inos) {
 void Engine::stop() {
   if (!thread_.joinable()) return;
   index_.stop_evicting();
-  loop_->post([this] { reader_->shut_down(); });
+  loop_->post([this] {
+    scrubber_->stop();
+    reader_->shut_down();
+  });
   loop_->stop();
   thread_.join();
 }

@@ -13,6 +13,7 @@
 #include "base/event_loop.h"
 #include "base/metrics.h"
 #include "cache/block_cache.h"
+#include "cache/scrubber.h"
 #include "fs/block_reader.h"
 #include "net/fetcher.h"
 
@@ -21,8 +22,8 @@ namespace wormhole {
 class Engine {
  public:
   // All references outlive the engine. `on_stale` as in BlockReader.
-  Engine(BlockReaderOptions reader, BlockCacheOptions cache, Space& space, Index& index, Fetcher& fetcher,
-         BufferPool& buffers, Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale);
+  Engine(BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptions scrubber, Space& space, Index& index,
+         Fetcher& fetcher, BufferPool& buffers, Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale);
   // Stops and joins.
   ~Engine();
 
@@ -53,6 +54,7 @@ class Engine {
 
   const BlockReaderOptions reader_options_;
   const BlockCacheOptions cache_options_;
+  const ScrubberOptions scrubber_options_;
   Space& space_;
   Index& index_;
   Fetcher& fetcher_;
@@ -65,6 +67,7 @@ class Engine {
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<BlockCache> cache_;
   std::unique_ptr<BlockReader> reader_;
+  std::unique_ptr<Scrubber> scrubber_;
   std::shared_ptr<Sink> sink_;
   std::thread thread_;
 };

@@ -86,8 +86,8 @@ Result<std::string> Daemon::start() {
   BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify};
   space_ = std::make_unique<Space>(
       SpaceOptions{cache_directory_->objects_path(), options_.cache_size, options_.min_free}, metrics_);
-  engine_ = std::make_unique<Engine>(reader, cache, *space_, *index_, *fetcher_, *buffers_, metrics_, clock_,
-                                     [this](Ino ino) {
+  engine_ = std::make_unique<Engine>(reader, cache, options_.scrubber, *space_, *index_, *fetcher_, *buffers_, metrics_,
+                                     clock_, [this](Ino ino) {
                                        if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
                                      });
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
@@ -278,6 +278,7 @@ nlohmann::json Daemon::status() const {
       {"store_errors", value(m.store_errors)},
       {"stores_without_room", value(m.stores_without_room)},
       {"bytes_evicted", value(m.bytes_evicted)},
+      {"bytes_scrubbed", value(m.bytes_scrubbed)},
       {"index_commits", value(m.index_commits)},
       {"listings_fetched", value(m.listings_fetched)},
       {"stale_objects", value(m.stale_objects)},

@@ -50,6 +50,16 @@ Status set_size(uint64_t& field, const std::string& text, uint64_t min) {
   return {};
 }
 
+// Bytes per second, or "off".
+Status set_scrub(uint64_t& rate, const std::string& text) {
+  if (text == "off") {
+    rate = 0;
+    return {};
+  }
+  if (set_size(rate, text, 1 << 20)) return {};
+  return fail(ErrorCode::kInvalid, "expected off, or bytes per second from 1M on");
+}
+
 Status set_percent(double& field, const std::string& text) {
   if (text.ends_with('%')) {
     if (const auto value = parse_integer(text.substr(0, text.size() - 1), 0, 99)) {
@@ -175,6 +185,7 @@ const std::map<std::string, Setter>& setters() {
                          {{"auto", VerifyMode::kAuto}, {"always", VerifyMode::kAlways}, {"off", VerifyMode::kOff}});
        }},
       {"speculate", [](MountOptions& o, auto& v) { return set_switch(o.speculate, v); }},
+      {"scrub", [](MountOptions& o, auto& v) { return set_scrub(o.scrubber.rate, v); }},
       {"passthrough", [](MountOptions& o, auto& v) { return set_switch(o.passthrough, v); }},
       {"mirror", [](MountOptions& o, auto& v) { return add_mirror(o.curl.mirrors, v); }},
       {"hedge", [](MountOptions& o, auto& v) { return set_switch(o.curl.hedge, v); }},

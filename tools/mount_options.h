@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cache/block_cache.h"
+#include "cache/scrubber.h"
 #include "fs/catalog.h"
 #include "fs/filesystem.h"
 #include "net/curl_fetcher.h"
@@ -30,6 +31,7 @@ struct MountOptions {
   VerifyMode verify = VerifyMode::kAuto;
   bool speculate = true;
   bool passthrough = true;
+  ScrubberOptions scrubber;
   CurlOptions curl;
   FilesystemOptions filesystem;
   std::string log_file;  // empty: <cache>/daemon.log, or stderr in the foreground

@@ -12,8 +12,10 @@
 #include <thread>
 
 #include "base/event_loop.h"
+#include "cache/scrubber.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/index_snapshot.h"
+#include "tests/support/manual_clock.h"
 #include "tests/support/pattern.h"
 #include "tests/support/printing.h"
 #include "tests/support/temporary_directory.h"
@@ -22,6 +24,7 @@ namespace wormhole {
 namespace {
 
 namespace fs = std::filesystem;
+using namespace std::chrono_literals;
 using test::FailsWith;
 using test::Succeeds;
 
@@ -850,6 +853,137 @@ TEST_F(EvictionTest, AfterAKillTheQueuesAndTheSumsAreThere) {
     store_region(r);
     EXPECT_LE(disk_bytes(), kLimit + kRegionSize);
   }
+}
+
+// --- the scrubber --------------------------------------------------------------------------------------------------
+
+class ScrubberTest : public BlockCacheTest {
+ protected:
+  // Ticks, a second apart, until everything was read.
+  void scrub(uint64_t rate = 1 << 30, int ticks = 3) {
+    Scrubber scrubber({rate}, *index_, *cache_, metrics_, clock_);
+    for (int i = 0; i < ticks; ++i) {
+      clock_.advance(1s);
+      on_loop([&] { scrubber.tick(); });
+      settle();
+    }
+    on_loop([&] { scrubber.stop(); });
+    settle();
+  }
+  // Nothing is under way.
+  void settle() {
+    uint64_t before = 0;
+    do {
+      before = metrics_.bytes_scrubbed.load();
+      std::this_thread::sleep_for(20ms);
+    } while (metrics_.bytes_scrubbed.load() != before);
+    index_->flush();
+  }
+  uint64_t scrubbed() const { return metrics_.bytes_scrubbed.load(); }
+
+  test::ManualClock clock_;
+};
+
+TEST_F(ScrubberTest, ReadsEverythingOnce) {
+  clock_.advance(24h * 365);
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  index_->flush();
+  scrub(1 << 30, 10);
+  EXPECT_EQ(scrubbed(), kSize);
+  EXPECT_EQ(metrics_.blocks_corrupt.load(), 0u);
+}
+
+TEST_F(ScrubberTest, FindsWhatHasRotted) {
+  clock_.advance(24h * 365);
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  restart();
+  flip_byte(4 * kBlockSize + 5);
+  scrub();
+  open();
+  EXPECT_EQ(metrics_.blocks_corrupt.load(), 1u);
+  EXPECT_FALSE(has(4));
+  EXPECT_TRUE(has(3));
+  EXPECT_FALSE(complete());
+}
+
+TEST_F(ScrubberTest, FindsWhatHasRottedInAFileThatIsReadByOthers) {
+  clock_.advance(24h * 365);
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  index_->flush();
+  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  ASSERT_TRUE(file);
+  flip_byte(4 * kBlockSize + 5);
+  scrub();
+  EXPECT_FALSE(has(4));
+  EXPECT_FALSE(file->enter());
+}
+
+TEST_F(ScrubberTest, KeepsToItsRate) {
+  clock_.advance(24h * 365);
+  constexpr uint64_t kLarge = 16 * kRegionSize;
+  open(kFile, kLarge);
+  ASSERT_TRUE(store(0, block_count(kLarge), kFile, kLarge));
+  index_->flush();
+  scrub(kRegionSize, 5);  // the first tick has nothing to go by
+  EXPECT_GE(scrubbed(), 3 * kRegionSize);
+  EXPECT_LE(scrubbed(), 6 * kRegionSize);
+}
+
+TEST_F(ScrubberTest, GoesOnWhereItWasAndRestsForAWeek) {
+  clock_.advance(24h * 365);
+  constexpr uint64_t kLarge = 100 * kRegionSize;
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 100; ++r) ASSERT_TRUE(store(r * kBlocksPerRegion, 1, kFile, kLarge));
+  index_->flush();
+  scrub(70 * kBlockSize, 2);
+  const uint64_t first = scrubbed();
+  EXPECT_LT(first, 100 * kBlockSize);
+  scrub();
+  EXPECT_LE(scrubbed(), (100 + 64) * kBlockSize) << "at most a batch is read again";
+  const uint64_t all = scrubbed();
+  scrub();
+  EXPECT_EQ(scrubbed(), all) << "it rests";
+  clock_.advance(24h * 8);
+  scrub();
+  EXPECT_EQ(scrubbed(), all + 100 * kBlockSize);
+}
+
+TEST_F(ScrubberTest, AfterAnUncleanEndEverythingIsTrustedAgainWhenItIsThrough) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  restart_after_a_kill([] {});
+  open();
+  EXPECT_FALSE(complete());
+  EXPECT_FALSE(index_->was_clean());
+  scrub();
+  EXPECT_TRUE(complete());
+  EXPECT_TRUE(index_->was_clean());
+  restart();
+  EXPECT_TRUE(index_->was_clean());
+  open();
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(ScrubberTest, AnUncleanEndIsNotForgottenBeforeItIsThrough) {
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  restart_after_a_kill([] {});
+  scrub(1 << 20, 1);
+  EXPECT_FALSE(index_->was_clean());
+  restart();
+  EXPECT_FALSE(index_->was_clean());
+}
+
+TEST_F(ScrubberTest, CanBeOff) {
+  clock_.advance(24h * 365);
+  open();
+  ASSERT_TRUE(store(0, block_count(kSize)));
+  index_->flush();
+  scrub(0);
+  EXPECT_EQ(scrubbed(), 0u);
 }
 
 // --- objects come and go -------------------------------------------------------------------------------------------

@@ -129,9 +129,22 @@ def test_many_open_it_while_it_fills(origin, mount, content):
 
 def test_after_a_kill_only_when_every_block_was_checked(filled, content):
     filled.kill()
+    filled.options["scrub"] = "off"
     filled.up()
     assert (filled / "file").read_bytes() == content
     assert passed(filled) == 0
+    assert (filled / "file").read_bytes() == content
+    assert passed(filled) == 1
+
+
+def test_after_a_kill_the_scrubber_checks_them_all(filled, content):
+    filled.kill()
+    filled.up()
+    wait_until(lambda: filled.status()["bytes_scrubbed"] >= len(content), "all was checked")
+    assert (filled / "file").read_bytes() == content
+    assert passed(filled) == 1
+    filled.down()
+    filled.up()
     assert (filled / "file").read_bytes() == content
     assert passed(filled) == 1
 
