@@ -73,6 +73,7 @@ bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
 
 // Tells everybody who waits for the batch.
 void LmdbIndex::finish(Batch batch, bool ok, const Changes& changes) {
+  batch.files.clear();
   for (auto& committed : batch.committed) {
     if (committed) committed(ok);
   }
