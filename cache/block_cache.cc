@@ -52,6 +52,11 @@ struct Cachestat {
   uint64_t cached, dirty, in_writeback, evicted, recently_evicted;
 };
 
+bool punch_hole(int fd, uint64_t offset, uint64_t length) {
+  return ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                     static_cast<off_t>(length)) == 0;
+}
+
 uint64_t direct_length(uint64_t length) {
   return (length + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
 }
@@ -68,8 +73,7 @@ void punch_regions(const std::string& objects_path, const std::vector<RegionKey>
     const FileDescriptor fd(::open(object_path(objects_path, ino).c_str(), O_WRONLY | O_CLOEXEC));
     for (; i < regions.size() && regions[i].ino == ino; ++i) {
       if (!fd) continue;
-      const auto begin = static_cast<off_t>(regions[i].region * kRegionSize);
-      if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, kRegionSize) != 0)
+      if (!punch_hole(fd.get(), regions[i].region * kRegionSize, kRegionSize))
         log::warn("cache: no place could be given back: ino={} region={} errno={}", ino, regions[i].region, errno);
     }
   }
@@ -180,6 +184,7 @@ bool BlockCache::has(Ino ino, BlockIndex block) {
 }
 
 CompleteFileRef BlockCache::complete_file(Ino ino) {
+  doubt_after_failure();
   Object& o = object(ino);
   if (o.complete || o.dropped || o.size == 0 || options_.verify == VerifyMode::kAlways) return o.complete;
   if (!o.trusted) {
@@ -197,24 +202,35 @@ CompleteFileRef BlockCache::complete_file(Ino ino) {
 }
 
 void BlockCache::revoke(Object& o) {
-  if (o.complete) o.complete->revoke();
+  if (!o.complete) return;
+  o.complete->revoke();
+  o.revoked.push_back(std::move(o.complete));
   o.complete.reset();
+}
+
+// By somebody who entered before it was revoked and has not left.
+bool BlockCache::is_read_inside(Object& o) {
+  std::erase_if(o.revoked, [](const CompleteFileRef& file) { return file->is_unread(); });
+  return !o.revoked.empty();
 }
 
 std::string BlockCache::file_path(Ino ino) const { return object_path(options_.objects_path, ino); }
 
 // A file has its full length from the begin, so that no write has to extend it: those that do wait for each other. So
-// one that is missing or shorter has lost blocks, and the holes that it would have instead would look like zeros.
+// one that is missing or shorter has lost blocks, and the holes that it would have instead would look like zeros. One
+// that is longer is somebody else's work.
 Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create) {
   if (o.file) return o.file;
   const std::string path = file_path(o.ino);
   auto fd = open_file(path, O_RDWR);
   struct stat status {};
   const bool gone = !fd && fd.error().code == ErrorCode::kNotFound;
-  const bool cut = fd && ::fstat(fd->get(), &status) == 0 && static_cast<uint64_t>(status.st_size) < o.size;
-  if (gone || cut) {
+  const bool other = fd && ::fstat(fd->get(), &status) == 0 && static_cast<uint64_t>(status.st_size) != o.size;
+  if (gone || other) {
     lose_file(o);
-    if (!create) return fail(ErrorCode::kNotFound, "cache: {} is {}", path, gone ? "gone" : "shorter than the file");
+    // What it has is of no use, and takes room that nobody counts.
+    if (other && ::ftruncate(fd->get(), 0) != 0) return fail(error_from_errno(errno, "cache: empty " + path));
+    if (!create) return fail(ErrorCode::kNotFound, "cache: {} is {}", path, gone ? "gone" : "of another length");
     if (gone) fd = open_file(path, O_RDWR | O_CREAT);
     // A file system that has no room for a hole, or for so large a file.
     if (fd && ::ftruncate(fd->get(), static_cast<off_t>(o.size)) != 0)
@@ -391,11 +407,54 @@ std::vector<RegionKey> BlockCache::release_regions(const std::vector<RegionKey>&
 bool BlockCache::may_go(Object& o, RegionKey key) {
   if (o.dropped) return false;
   if (auto r = o.regions.find(key.region); r != o.regions.end() && r->second.busy > 0) return false;
-  if (!o.complete) return true;
-  if (!o.complete->is_unread()) return false;
-  const CompleteFileRef file = o.complete;
+  if (o.complete && !o.complete->is_unread()) return false;
   revoke(o);
-  return file->is_unread();  // somebody may have entered just before
+  return !is_read_inside(o);  // somebody may have entered just before, or before it was revoked for another reason
+}
+
+// What a write that failed has left, and what was found wrong, takes room that nobody counts. It stays where somebody
+// may be reading: he entered, or began, when it was there.
+void BlockCache::punch_absent(Object& o, ByteRange range) {
+  if (!o.file || is_read_inside(o)) return;
+  for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) {
+    const uint64_t number = b / kBlocksPerRegion;
+    if (region(o, number).busy > 0 || ((known(o.ino, number) >> (b % kBlocksPerRegion)) & 1) != 0) continue;
+    punch_hole(o.file->get(), b * kBlockSize, kBlockSize);
+  }
+}
+
+// The region's blocks that are present, or are on record and only hidden.
+uint64_t BlockCache::known(Ino ino, uint64_t number) {
+  const uint64_t recorded = index_.region(RegionKey{ino, number}).value_or(RegionRecord{}).present;
+  const auto o = objects_.find(ino);
+  return o == objects_.end() ? recorded : recorded | region(o->second, number).record.present;
+}
+
+// After a crash objects/ may have what the index does not know: blocks that were not recorded yet, regions and files
+// that were to go.
+bool BlockCache::reclaim(Ino ino) {
+  const auto it = objects_.find(ino);
+  Object* o = it == objects_.end() ? nullptr : &it->second;
+  if (o != nullptr && (o->busy > 0 || is_read_inside(*o))) return false;
+  if (o != nullptr && (o->dropped || o->complete)) return true;  // it goes whole; it has all it should
+  const auto goes = going_.lower_bound(RegionKey{ino, 0});
+  if (goes != going_.end() && goes->ino == ino) return false;
+  if ((o == nullptr || o->opens == 0) && index_.blocks_present(ino) == 0) {
+    free_file(ino);
+    return true;
+  }
+  const FileDescriptor fd(::open(file_path(ino).c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd) return true;
+  // Region by region, those that have anything.
+  for (off_t at = 0; (at = ::lseek(fd.get(), at, SEEK_DATA)) >= 0;) {
+    const uint64_t number = static_cast<uint64_t>(at) / kRegionSize;
+    const uint64_t present = known(ino, number);
+    for (unsigned i = 0; i < kBlocksPerRegion; ++i) {
+      if (((present >> i) & 1) == 0) punch_hole(fd.get(), number * kRegionSize + i * kBlockSize, kBlockSize);
+    }
+    at = static_cast<off_t>((number + 1) * kRegionSize);
+  }
+  return true;
 }
 
 // They may be stored again. A file of which nothing is left goes, unless it is open.
@@ -406,13 +465,16 @@ void BlockCache::free_regions(const std::vector<RegionKey>& regions) {
     if (i > 0 && regions[i - 1].ino == ino) continue;
     auto it = objects_.find(ino);
     if (it != objects_.end() && (it->second.opens > 0 || it->second.busy > 0)) continue;
-    if (index_.blocks_present(ino) > 0) continue;
-    if (it != objects_.end()) {
-      idle_.erase(it->second.idle);
-      objects_.erase(it);
-    }
-    ::unlink(file_path(ino).c_str());
+    if (index_.blocks_present(ino) == 0) free_file(ino);
   }
+}
+
+void BlockCache::free_file(Ino ino) {
+  if (auto it = objects_.find(ino); it != objects_.end()) {
+    idle_.erase(it->second.idle);
+    objects_.erase(it);
+  }
+  ::unlink(file_path(ino).c_str());
 }
 
 // --- a read: start_read -> read_done -> verify -----------------------------------------------------------------------
@@ -498,6 +560,7 @@ void BlockCache::read_done(Ino ino, std::unique_ptr<Read> read, int64_t result) 
   if (result <= 0) {
     // An error, or an end of file where the index says that there are bytes (the file was cut).
     for (BlockIndex b = block_of(read->range.begin); b <= block_of(read->range.end - 1); ++b) forget_block(o, b);
+    punch_absent(o, read->range);
     log::warn("cache read failed, the blocks are fetched again: ino={} offset={} result={}", ino, read->range.begin,
               result);
     answer = fail(ErrorCode::kIo, "cache: read: {}", result);
@@ -529,6 +592,7 @@ bool BlockCache::verify(Object& o, const Read& read) {
     log::warn("cached block is corrupt, it is fetched again: ino={} block={}", o.ino, b);
     forget_block(o, b);
   }
+  if (!good) punch_absent(o, read.range);
   return good;
 }
 
@@ -658,6 +722,7 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
     index_.put_blocks(std::move(store->blocks),
                       [&space = space_, n = store->range.size()](bool) { space.give_back(n); });
   } else {
+    punch_absent(obj, store->range);
     space_.give_back(store->range.size());
     metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
     if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);

@@ -49,6 +49,7 @@ enum class VerifyMode : uint8_t {
 struct BlockCacheOptions {
   std::string objects_path;
   VerifyMode verify = VerifyMode::kAuto;
+  bool reclaim = false;  // objects/ may have what the index does not know; for the engine
 };
 
 class BlockCache {
@@ -98,6 +99,9 @@ class BlockCache {
   // thread, or drops it when the cache has ended.
   void evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here);
 
+  // Frees what the object's file has and the index does not know. A crash leaves such. False: not now, it is in use.
+  bool reclaim(Ino ino);
+
   // The object is of no use any more (a newer version exists): its records and its file go, as soon as it is closed.
   void drop(Ino ino);
 
@@ -121,9 +125,10 @@ class BlockCache {
     uint8_t next_read_end = 0;
     uint32_t warm_reads = 0;  // since a read was not in the page cache
     std::unordered_map<uint64_t, Region> regions;
-    std::optional<uint64_t> trusted;  // blocks, of all regions; counted when it is first asked for
-    CompleteFileRef complete;         // while all of them are
-    std::list<Ino>::iterator idle;    // valid while opens == 0
+    std::optional<uint64_t> trusted;       // blocks, of all regions; counted when it is first asked for
+    CompleteFileRef complete;              // while all of them are
+    std::vector<CompleteFileRef> revoked;  // that somebody may still be inside of: nothing may go
+    std::list<Ino>::iterator idle;         // valid while opens == 0
   };
   struct Read;
   struct Store;
@@ -142,10 +147,14 @@ class BlockCache {
   void count_busy(Object& object, ByteRange range, int by);
   std::vector<RegionKey> release_regions(const std::vector<RegionKey>& regions);
   bool may_go(Object& object, RegionKey key);
+  void punch_absent(Object& object, ByteRange range);
+  uint64_t known(Ino ino, uint64_t region);
+  void free_file(Ino ino);
   void free_regions(const std::vector<RegionKey>& regions);
   void set_present(Object& object, BlockIndex block, uint64_t checksum);
   void set_trusted(Object& object, Region& region, unsigned i);
   void revoke(Object& object);
+  static bool is_read_inside(Object& object);
   void forget_block(Object& object, BlockIndex block);
   void hide_block(Object& object, BlockIndex block);
   void doubt_after_failure();

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/event_loop.h"
+#include "cache/leftovers.h"
 #include "cache/scrubber.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/index_snapshot.h"
@@ -807,6 +808,58 @@ TEST_F(EvictionTest, WhatTheKernelServesStays) {
   EXPECT_FALSE(has_region(0));
   EXPECT_FALSE(file->enter()) << "it was revoked before it went";
   EXPECT_FALSE(complete());
+}
+
+TEST_F(EvictionTest, WhoIsInsideOfAFileThatIsRevokedKeepsItsBytes) {
+  open(kFile, kRegionSize);
+  store_region(0, kFile, kRegionSize);
+  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  ASSERT_TRUE(file->enter());
+  disk_->order_read(1, {.error = EIO});
+  EXPECT_FALSE(read({0, kBlockSize}).has_value());
+  EXPECT_FALSE(file->enter());
+  evict({kFile, 0});
+  EXPECT_TRUE(has(1));
+  std::vector<std::byte> bytes(kRegionSize);
+  ASSERT_EQ(::pread(file->fd(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  EXPECT_EQ(test::first_mismatch(kSeed, 0, bytes), std::nullopt);
+  file->leave();
+  evict({kFile, 0});
+  EXPECT_FALSE(has(1));
+}
+
+TEST_F(EvictionTest, WhatFailsTakesNoPlace) {
+  open(kFile, kLarge);
+  disk_->order_write(1, {.at_most = kBlockSize + 4096});
+  EXPECT_FALSE(store(0, 2, kFile, kLarge));
+  EXPECT_EQ(disk_bytes(), 0u);
+  ASSERT_TRUE(store(0, 2, kFile, kLarge));
+  disk_->order_read(1, {.error = EIO});
+  EXPECT_FALSE(read({0, kBlockSize}).has_value());
+  EXPECT_EQ(disk_bytes(), kBlockSize);
+}
+
+TEST_F(EvictionTest, WhatTheIndexDoesNotKnowIsReclaimed) {
+  constexpr Ino kStray = kFile + 256;  // in the same directory
+  open(kFile, kLarge);
+  ASSERT_TRUE(store(3, 1, kFile, kLarge));
+  ASSERT_TRUE(store(kBlocksPerRegion, 1, kFile, kLarge));
+  const FileDescriptor file(::open(file_of(kFile).c_str(), O_WRONLY | O_CLOEXEC));
+  const std::string bytes(kBlockSize, 'x');
+  for (const BlockIndex block : {BlockIndex{4}, 5 * kBlocksPerRegion})
+    ASSERT_GT(::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(block * kBlockSize)), 0);
+  test::write_text(file_of(kStray), bytes);
+  std::vector<Ino> found;
+  find_leftovers(directory_ / "objects", *index_, [&](Ino ino) {
+    found.push_back(ino);
+    return true;
+  });
+  EXPECT_THAT(found, testing::UnorderedElementsAre(kFile, kStray));
+  for (const Ino ino : found) EXPECT_TRUE(on_loop([&] { return cache_->reclaim(ino); }));
+  EXPECT_FALSE(fs::exists(file_of(kStray)));
+  EXPECT_EQ(disk_bytes(), 2 * kBlockSize);
+  EXPECT_THAT(read({3 * kBlockSize, 4 * kBlockSize}), Succeeds());
+  EXPECT_THAT(read({kRegionSize, kRegionSize + kBlockSize}), Succeeds());
 }
 
 TEST_F(EvictionTest, WhatIsBeingReadOrStoredStays) {
