@@ -70,7 +70,8 @@ std::string holder(int fd) {
   return n > 0 ? std::string(text, static_cast<size_t>(n)).substr(0, std::string(text).find('\n')) : "unknown";
 }
 
-Status take_lock(int fd, const std::string& path, int patience_seconds) {
+// `left_open`: whoever had it before has not ended, or he would have emptied it.
+Status take_lock(int fd, const std::string& path, int patience_seconds, bool* left_open) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(patience_seconds);
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(error_from_errno(errno, "cache: lock " + path));
@@ -82,6 +83,8 @@ Status take_lock(int fd, const std::string& path, int patience_seconds) {
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
+  char before = 0;
+  *left_open = ::pread(fd, &before, 1, 0) != 0;
   const std::string pid = std::to_string(::getpid()) + "\n";
   if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, pid.data(), pid.size(), 0) < 0) {
     return fail(error_from_errno(errno, "cache: write the lock of " + path));
@@ -99,13 +102,16 @@ Result<CacheDirectory> CacheDirectory::open(const std::string& path, int patienc
 
   FileDescriptor lock(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!lock) return fail(error_from_errno(errno, "cache: open " + path + "/lock"));
-  if (auto s = take_lock(lock.get(), path, patience_seconds); !s) return fail(s.error());
+  bool left_open = false;
+  if (auto s = take_lock(lock.get(), path, patience_seconds, &left_open); !s) return fail(s.error());
 
   for (const char* sub : {"/index", "/objects"}) {
     fs::create_directories(path + sub, error);
     if (error) return fail(error_from_errno(error.value(), "cache: create directory " + path + sub));
   }
-  return CacheDirectory(path, std::move(lock));
+  return CacheDirectory(path, std::move(lock), left_open);
 }
+
+void CacheDirectory::ended() { (void)!::ftruncate(lock_.get(), 0); }
 
 }  // namespace wormhole

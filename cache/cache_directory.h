@@ -31,13 +31,20 @@ class CacheDirectory {
 
   const std::string& path() const { return path_; }
   std::string index_path() const { return path_ + "/index"; }
+  // The last daemon did not end: it was killed, or the machine stopped.
+  bool was_left_open() const { return was_left_open_; }
+  // Everything is on disk: the next one finds nothing left open.
+  void ended();
+
   std::string objects_path() const { return path_ + "/objects"; }
 
  private:
-  CacheDirectory(std::string path, FileDescriptor lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+  CacheDirectory(std::string path, FileDescriptor lock, bool was_left_open)
+      : path_(std::move(path)), lock_(std::move(lock)), was_left_open_(was_left_open) {}
 
   std::string path_;
   FileDescriptor lock_;
+  bool was_left_open_;
 };
 
 }  // namespace wormhole

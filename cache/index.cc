@@ -15,9 +15,6 @@
 namespace wormhole {
 namespace {
 
-// A reservation of address space, not of disk or memory. 528 bytes per 4 MiB: enough for 100 TB of cached blocks.
-constexpr size_t kMapSize = size_t{16} << 30;
-
 // Readers of the tree and of blocks are our own few threads.
 constexpr unsigned kMaxReaders = 256;
 
@@ -35,6 +32,11 @@ Status lmdb_error(int code, const std::string& what) {
 
 }  // namespace
 
+std::optional<std::string_view> get_in(MDB_txn* txn, MDB_dbi table, std::string_view key) {
+  MDB_val k = as_value(key), v{};
+  return ::mdb_get(txn, table, &k, &v) == 0 ? unseal(key, as_view(v)) : std::nullopt;
+}
+
 // A longer URL is cut and made unique by a checksum of the whole.
 std::string url_key(const std::string& url) {
   constexpr size_t kLongest = 480;
@@ -47,7 +49,7 @@ Status LmdbIndex::init(const std::string& path) {
   if (int e = ::mdb_env_create(&env_); e != 0) return lmdb_error(e, "create environment");
   ::mdb_env_set_mapsize(env_, kMapSize);
   ::mdb_env_set_maxreaders(env_, kMaxReaders);
-  ::mdb_env_set_maxdbs(env_, 8);
+  ::mdb_env_set_maxdbs(env_, kMostTables);
   // NOTLS: a read transaction belongs to its object, not to its thread. NORDAHEAD: records are read at random.
   if (int e = ::mdb_env_open(env_, path.c_str(), MDB_NOTLS | MDB_NORDAHEAD, 0600); e != 0) {
     return lmdb_error(e, "open " + path);
@@ -110,10 +112,8 @@ LmdbIndex::~LmdbIndex() {
 std::optional<std::string> LmdbIndex::get(MDB_dbi table, std::string_view key) {
   MDB_txn* txn = nullptr;
   if (::mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return std::nullopt;
-  MDB_val k = as_value(key);
-  MDB_val v{};
   std::optional<std::string> out;
-  if (::mdb_get(txn, table, &k, &v) == 0) out.emplace(as_view(v));
+  if (const auto value = get_in(txn, table, key)) out.emplace(*value);
   ::mdb_txn_abort(txn);
   return out;
 }
@@ -247,7 +247,7 @@ int LmdbIndex::scan_regions_in(MDB_txn* txn, Ino ino, const VisitRegion& visit) 
   for (; e == 0; e = ::mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
     const auto key = decode_region_key(as_view(k));
     if (!key || key->ino != ino) break;
-    visit(*key, as_view(v));
+    if (const auto value = unseal(as_view(k), as_view(v))) visit(*key, *value);
   }
   ::mdb_cursor_close(cursor);
   return e == MDB_NOTFOUND ? 0 : e;
@@ -367,7 +367,12 @@ void LmdbIndex::flush() NO_THREAD_SAFETY_ANALYSIS {
 }
 
 Result<std::unique_ptr<Index>> Index::open(const std::string& path, Metrics& metrics) {
-  auto index = std::make_unique<LmdbIndex>(metrics);
+  static const SystemClock clock;
+  return open(path, metrics, clock);
+}
+
+Result<std::unique_ptr<Index>> Index::open(const std::string& path, Metrics& metrics, const Clock& clock) {
+  auto index = std::make_unique<LmdbIndex>(metrics, clock);
   if (auto s = index->init(path); !s) return fail(s.error());
   return index;
 }

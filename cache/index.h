@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file_descriptor.h"
 #include "base/metrics.h"
@@ -43,6 +44,8 @@ class Index {
  public:
   // Opens or creates the index in `path`. kCorrupt or kIo when LMDB refuses it: the message says what to do.
   static Result<std::unique_ptr<Index>> open(const std::string& path, Metrics& metrics);
+  // The same with a clock of its own, which outlives it.
+  static Result<std::unique_ptr<Index>> open(const std::string& path, Metrics& metrics, const Clock& clock);
   // As flush(), and records the clean end, if nothing has failed since open().
   virtual ~Index() = default;
 

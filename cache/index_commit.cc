@@ -84,7 +84,7 @@ void LmdbIndex::finish(Batch batch, bool ok, const Changes& changes) {
     }
     evicted(ok, ok ? bytes : 0);
     asked_ = false;
-    if (regions.empty()) choose_again_at_ = std::chrono::steady_clock::now() + kAllStayed;
+    if (regions.empty()) choose_again_at_ = clock_.now() + kAllStayed;
   }
   {
     MutexLock lock(mutex_);
@@ -143,8 +143,9 @@ EvictionPolicy::Occupancy LmdbIndex::occupancy(const Changes& changes) const {
 }
 
 int LmdbIndex::put(MDB_txn* txn, MDB_dbi table, std::string_view key, std::string_view value) {
+  const std::string sealed = seal(key, value);
   MDB_val k = as_value(key);
-  MDB_val v = as_value(value);
+  MDB_val v = as_value(sealed);
   return ::mdb_put(txn, table, &k, &v, 0);
 }
 
@@ -181,7 +182,7 @@ int LmdbIndex::apply(MDB_txn* txn, const Batch& batch, Changes* changes) {
 }
 
 int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, Changes* changes) {
-  const TimePoint now = std::chrono::steady_clock::now();
+  const TimePoint now = clock_.now();
   std::set<RegionKey> touched;
   for (const auto& [key, bits] : batch.forgotten) touched.insert(key);
   for (const auto& [key, record] : batch.stored) touched.insert(key);
@@ -257,18 +258,14 @@ int LmdbIndex::delete_region(MDB_txn* txn, RegionKey key, const RegionRecord& re
 }
 
 std::optional<RegionRecord> LmdbIndex::region_in(MDB_txn* txn, RegionKey key) const {
-  const std::string encoded = encode_key(key);
-  MDB_val k = as_value(encoded), v{};
-  return ::mdb_get(txn, tables_.regions, &k, &v) == 0 ? decode_region(as_view(v)) : std::nullopt;
+  const auto bytes = get_in(txn, tables_.regions, encode_key(key));
+  return bytes ? decode_region(*bytes) : std::nullopt;
 }
 
 // From the transaction, so that it sees what this batch has put.
 uint64_t LmdbIndex::object_size(MDB_txn* txn, Ino ino) const {
-  const std::string key = encode_key(ino);
-  MDB_val k = as_value(key);
-  MDB_val v{};
-  if (::mdb_get(txn, tables_.objects, &k, &v) != 0) return kUnknownSize;
-  const auto record = decode_object(as_view(v));
+  const auto bytes = get_in(txn, tables_.objects, encode_key(ino));
+  const auto record = bytes ? decode_object(*bytes) : std::nullopt;
   return record ? record->size : kUnknownSize;
 }
 

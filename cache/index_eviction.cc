@@ -66,7 +66,7 @@ void LmdbIndex::choose_victims() {
     MutexLock lock(mutex_);
     room_wanted_ = false;
   }
-  const TimePoint now = std::chrono::steady_clock::now();
+  const TimePoint now = clock_.now();
   if (asked_ || now < choose_again_at_) return;
   MutexLock lock(evicting_mutex_);
   const uint64_t excess = ask_ ? space_->excess(now) : 0;
@@ -123,7 +123,8 @@ int LmdbIndex::head(MDB_txn* txn, bool main, QueuePosition* position, RegionKey*
   int e = ::mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
   if (e == 0) {
     const auto p = decode_queue_position(as_view(k));
-    const auto r = decode_region_key(as_view(v));
+    const auto value = unseal(as_view(k), as_view(v));
+    const auto r = value ? decode_region_key(*value) : std::nullopt;
     if (!p || !r) {
       e = MDB_CORRUPTED;
     } else if (p->main != main) {

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "cache/checksum.h"
+
 namespace wormhole {
 namespace {
 
@@ -40,7 +42,32 @@ constexpr uint64_t kMainBit = uint64_t{1} << 63;
 uint64_t packed(QueuePosition p) { return p.sequence | (p.main ? kMainBit : 0); }
 QueuePosition unpacked(uint64_t value) { return {(value & kMainBit) != 0, value & ~kMainBit}; }
 
+// The key counts: a good value that is found under another key is a wrong one.
+uint64_t checksum_of(std::string_view key, std::string_view value) {
+  const auto sum = [](std::string_view s) {
+    return block_checksum(reinterpret_cast<const std::byte*>(s.data()), s.size());
+  };
+  std::string both;
+  append<uint64_t>(both, sum(value));
+  both += key;
+  return sum(both);
+}
+
 }  // namespace
+
+std::string seal(std::string_view key, std::string_view value) {
+  std::string out(value);
+  append<uint64_t>(out, checksum_of(key, value));
+  return out;
+}
+
+std::optional<std::string_view> unseal(std::string_view key, std::string_view sealed) {
+  uint64_t sum = 0;
+  if (sealed.size() < sizeof(sum)) return std::nullopt;
+  const std::string_view value = sealed.substr(0, sealed.size() - sizeof(sum));
+  std::memcpy(&sum, sealed.data() + value.size(), sizeof(sum));
+  return sum == checksum_of(key, value) ? std::optional(value) : std::nullopt;
+}
 
 std::string encode_key(Ino ino) {
   std::string out;

@@ -21,7 +21,7 @@ namespace wormhole {
 // Records are copied to and from memory as they are; a big-endian machine would need conversions.
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 
 // An inode number names one version of one remote file, or one directory, for ever: it is never given twice within
 // a cache. The cached object of a file has the same number.
@@ -73,6 +73,11 @@ struct ScrubRecord {
 
   bool operator==(const ScrubRecord&) const = default;
 };
+
+// Every value in LMDB has a checksum of key and value behind it. What does not match is as good as not there: LMDB
+// itself would not notice a flipped bit.
+std::string seal(std::string_view key, std::string_view value);
+std::optional<std::string_view> unseal(std::string_view key, std::string_view sealed);
 
 std::string encode_key(Ino ino);
 std::string encode_key(RegionKey key);

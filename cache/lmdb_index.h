@@ -1,5 +1,6 @@
 // The index over LMDB. index.cc has what is read and posted, index_commit.cc the index thread and its transactions,
-// index_eviction.cc what goes when the cache is full. Only these three include it, and <lmdb.h> with it.
+// index_eviction.cc what goes when the cache is full, index_check.cc the look at one that nobody has open. Only these
+// four include it, and <lmdb.h> with it.
 //
 // Posted writes are kept in `waiting_` until their transaction is committed, so that a reader sees them at once. The
 // index thread swaps the whole batch out (`committing_`), syncs the files of its blocks, applies it, commits, and then
@@ -34,10 +35,19 @@ inline constexpr Ino kFirstIno = 2;
 // After all that should have gone had to stay, nothing is chosen for so long.
 inline constexpr Duration kAllStayed = std::chrono::seconds(1);
 
+inline constexpr unsigned kMostTables = 8;
+
+// A reservation of address space, not of disk or memory. 536 bytes per 4 MiB: enough for 100 TB of cached blocks.
+inline constexpr size_t kMapSize = size_t{16} << 30;
+
 inline constexpr uint64_t kUnknownSize = ~uint64_t{0};
 
 inline MDB_val as_value(std::string_view s) { return MDB_val{s.size(), const_cast<char*>(s.data())}; }
 inline std::string_view as_view(const MDB_val& v) { return {static_cast<const char*>(v.mv_data), v.mv_size}; }
+
+// What a transaction sees under `key`; nothing when it is not there, or not what was put. Valid until the transaction
+// writes or ends.
+std::optional<std::string_view> get_in(MDB_txn* txn, MDB_dbi table, std::string_view key);
 
 // The key of a URL: LMDB's keys have at most 511 bytes.
 std::string url_key(const std::string& url);
@@ -93,7 +103,7 @@ struct Changes {
 
 class LmdbIndex final : public Index {
  public:
-  explicit LmdbIndex(Metrics& metrics) : metrics_(metrics) {}
+  LmdbIndex(Metrics& metrics, const Clock& clock) : metrics_(metrics), clock_(clock) {}
   ~LmdbIndex() override;
 
   Status init(const std::string& path);
@@ -165,6 +175,7 @@ class LmdbIndex final : public Index {
   int put_number(MDB_txn* txn, std::string_view key, uint64_t value) const;
 
   Metrics& metrics_;
+  const Clock& clock_;
   MDB_env* env_ = nullptr;
   Tables tables_;
   std::atomic<bool> was_clean_{false};

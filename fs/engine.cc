@@ -1,14 +1,20 @@
 #include "fs/engine.h"
 
 #include <future>
+#include <utility>
 
+#include "base/log.h"
 #include "base/thread.h"
+#include "cache/leftovers.h"
 
 namespace wormhole {
 namespace {
 
 // Deadlines of whole-body readers, in seconds: looked at as often.
 constexpr Duration kTick = std::chrono::seconds(1);
+
+// Between two files whose leftovers are freed: readers wait for the engine meanwhile, some 50 us for each.
+constexpr Duration kReclaimPause = std::chrono::milliseconds(1);
 
 }  // namespace
 
@@ -56,11 +62,35 @@ Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptio
   std::promise<void> ready;
   thread_ = start_thread("wh-engine-0", [this, &ready] { run([&ready] { ready.set_value(); }); });
   ready.get_future().wait();
+  if (cache_options_.reclaim) {
+    leftovers_thread_ = start_thread("wh-leftovers", [this] { look_for_leftovers(); });
+  }
   index_.start_evicting(space_, [this](std::vector<RegionKey> regions) {
     loop_->post([this, regions = std::move(regions)] {
       cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); });
     });
   });
+}
+
+// After a crash: what it has left is found on a thread of its own, and freed by the owner of the blocks.
+void Engine::look_for_leftovers() {
+  uint64_t found = 0;
+  find_leftovers(cache_options_.objects_path, index_, [this, &found](Ino ino) {
+    if (stopping_) return false;
+    ++found;
+    loop_->post([this, ino] { reclaim(ino); });
+    std::this_thread::sleep_for(kReclaimPause);
+    return true;
+  });
+  log::info("what the cache does not know of is freed: files={} stopped={}", found, stopping_.load());
+}
+
+void Engine::reclaim(Ino ino) {
+  if (!cache_->reclaim(ino)) in_use_.push_back(ino);
+}
+
+void Engine::reclaim_later() {
+  for (const Ino ino : std::exchange(in_use_, {})) reclaim(ino);
 }
 
 Engine::~Engine() { stop(); }
@@ -77,6 +107,7 @@ void Engine::run(std::function<void()> ready) {
   loop_->every(kTick, [this] {
     reader_->tick();
     scrubber_->tick();
+    reclaim_later();
   });
   ready();
   loop_->run();
@@ -111,6 +142,8 @@ void Engine::drop(std::vector<Ino> inos) {
 void Engine::stop() {
   if (!thread_.joinable()) return;
   index_.stop_evicting();
+  stopping_ = true;
+  if (leftovers_thread_.joinable()) leftovers_thread_.join();
   loop_->post([this] {
     scrubber_->stop();
     reader_->shut_down();

@@ -3,10 +3,12 @@
 // Thread: the functions from any; `reader` and `cache` belong to the engine thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/clock.h"
@@ -51,6 +53,9 @@ class Engine {
   class Sink;
 
   void run(std::function<void()> ready);
+  void look_for_leftovers();
+  void reclaim(Ino ino);
+  void reclaim_later();
 
   const BlockReaderOptions reader_options_;
   const BlockCacheOptions cache_options_;
@@ -69,7 +74,10 @@ class Engine {
   std::unique_ptr<BlockReader> reader_;
   std::unique_ptr<Scrubber> scrubber_;
   std::shared_ptr<Sink> sink_;
+  std::vector<Ino> in_use_;  // to be reclaimed when it is not
   std::thread thread_;
+  std::thread leftovers_thread_;
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace wormhole

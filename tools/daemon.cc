@@ -23,6 +23,8 @@ constexpr int kLockPatienceSeconds = 5;
 // Workers of libfuse decode requests and never wait; beyond a few they only add context switches.
 constexpr unsigned kMaxFuseThreads = 8;
 
+constexpr const char* kBeginsAnew = "the cache's index was damaged: what was cached is fetched again";
+
 void raise_descriptor_limit() {
   // Each object in use holds a descriptor (cache/block_cache.cc).
   rlimit limit{};
@@ -83,7 +85,8 @@ Result<std::string> Daemon::start() {
   reader.patience = options_.timeout;
   reader.offline = options_.offline == OfflineMode::kOn;
   reader.speculate = options_.speculate;
-  BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify};
+  BlockCacheOptions cache{cache_directory_->objects_path(), options_.verify,
+                          cache_directory_->was_left_open() || index_found_ != IndexFound::kSound};
   space_ = std::make_unique<Space>(
       SpaceOptions{cache_directory_->objects_path(), options_.cache_size, options_.min_free}, metrics_);
   engine_ = std::make_unique<Engine>(reader, cache, options_.scrubber, *space_, *index_, *fetcher_, *buffers_, metrics_,
@@ -101,6 +104,7 @@ Result<std::string> Daemon::start() {
   if (auto s = check_root_listing(); !s) return fail(s.error());
   if (warning.empty() && !catalog_->reachable()) warning = "the server cannot be reached: what is cached can be read";
   if (auto s = mount(); !s) return fail(s.error());
+  if (index_found_ == IndexFound::kDamaged) warning += (warning.empty() ? "" : "; ") + std::string(kBeginsAnew);
   return warning;
 }
 
@@ -115,6 +119,9 @@ Status Daemon::open_cache(const Url& url) {
   }
   log::info("wormhole {} starts: url={} mountpoint={} cache={}", WORMHOLE_VERSION, source_, options_.mountpoint,
             options_.cache);
+  const auto found = delete_if_damaged(cache_directory_->index_path(), cache_directory_->was_left_open());
+  if (!found) return fail(found.error());
+  index_found_ = *found;
   auto index = Index::open(cache_directory_->index_path(), metrics_);
   if (!index) return fail(index.error());
   index_ = std::move(*index);
@@ -234,6 +241,7 @@ void Daemon::stop() {
   buffers_.reset();
   if (index_) {
     index_.reset();
+    cache_directory_->ended();
     log::info("ended: everything is on disk");
   }
   cache_directory_.reset();

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "cache/cache_directory.h"
 #include "cache/index.h"
+#include "cache/index_check.h"
 #include "fs/catalog.h"
 #include "fs/engine.h"
 #include "fs/filesystem.h"
@@ -53,6 +54,7 @@ class Daemon {
 
   std::string source_;  // the URL without secrets
   std::unique_ptr<CacheDirectory> cache_directory_;
+  IndexFound index_found_ = IndexFound::kSound;
   std::unique_ptr<Space> space_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<BufferPool> buffers_;

@@ -155,6 +155,13 @@ TEST_F(CacheDirectoryTest, AHolderThatIsKilledHoldsNothingAnyMore) {
   EXPECT_THAT(open(cache_), Succeeds());
 }
 
+TEST_F(CacheDirectoryTest, TheNextHolderKnowsWhetherTheLastHasEnded) {
+  EXPECT_FALSE(open(cache_)->was_left_open()) << "it is new";
+  EXPECT_TRUE(open(cache_)->was_left_open());
+  open(cache_)->ended();
+  EXPECT_FALSE(open(cache_)->was_left_open());
+}
+
 TEST_F(CacheDirectoryTest, AHolderThatIsAboutToEndIsWaitedFor) {
   int ready[2];
   ASSERT_EQ(::pipe(ready), 0);

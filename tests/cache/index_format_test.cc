@@ -112,6 +112,18 @@ TEST(IndexFormat, ARegionWithMoreBehindItIsNone) {
   EXPECT_EQ(decode_region(encode(region_with({0})) + std::string(8, 'x')), std::nullopt);
 }
 
+TEST(IndexFormat, ASealedValueIsThereUnderItsKeyAndUnchanged) {
+  const std::string sealed = seal("key", "value");
+  EXPECT_EQ(unseal("key", sealed), "value");
+  EXPECT_EQ(unseal("another", sealed), std::nullopt);
+  for (size_t bit = 0; bit < sealed.size() * 8; ++bit) {
+    std::string flipped = sealed;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << bit % 8));
+    EXPECT_EQ(unseal("key", flipped), std::nullopt) << bit;
+  }
+  for (size_t n = 0; n < sealed.size(); ++n) EXPECT_EQ(unseal("key", sealed.substr(0, n)), std::nullopt) << n;
+}
+
 TEST(IndexFormat, RubbishIsNone) {
   const std::string rubbish(40, '\xff');
   EXPECT_EQ(decode_object(rubbish), std::nullopt);

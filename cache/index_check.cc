@@ -1,0 +1,337 @@
+#include "cache/index_check.h"
+
+#include <fcntl.h>
+#include <lmdb.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/log.h"
+#include "cache/lmdb_index.h"
+
+namespace wormhole {
+namespace {
+
+// A damaged tree may lead in circles. A second is some millions of records, of which a terabyte has a quarter.
+constexpr rlim_t kMostCpuSeconds = 60;
+
+// Half a second's work, from a cold disk; the index of some 400 GB of large files, or of half a million small ones.
+constexpr uint64_t kAlwaysChecked = 256 << 20;
+
+constexpr size_t kMostMessage = 400;
+
+using Environment = std::unique_ptr<MDB_env, decltype(&::mdb_env_close)>;
+using Transaction = std::unique_ptr<MDB_txn, decltype(&::mdb_txn_abort)>;
+using Cursor = std::unique_ptr<MDB_cursor, decltype(&::mdb_cursor_close)>;
+
+template <typename... Args>
+tl::unexpected<Error> damaged(fmt::format_string<Args...> format, Args&&... args) {
+  return fail(ErrorCode::kCorrupt, format, std::forward<Args>(args)...);
+}
+
+Status lmdb(int code, const char* what) {
+  if (code == 0) return {};
+  if (code > 0) return fail(error_from_errno(code, fmt::format("index: {}", what)));
+  return damaged("{}: {}", what, ::mdb_strerror(code));
+}
+
+// The head of LMDB's pages (data version 1). Behind it are the offsets of the nodes, 2 bytes each, up to `lower`; the
+// nodes themselves lie from `upper` on.
+struct PageHead {
+  uint64_t number;
+  uint16_t pad, flags, lower, upper;
+};
+constexpr uint16_t kLeaf = 0x02;
+constexpr uint16_t kPageKinds = 0x7f;
+
+class Check {
+ public:
+  explicit Check(MDB_txn* txn) : txn_(txn) {
+    MDB_stat stat{};
+    ::mdb_env_stat(::mdb_txn_env(txn), &stat);
+    page_size_ = stat.ms_psize;
+  }
+
+  Result<IndexReport> run() {
+    if (auto s = free_pages(); !s) return fail(s.error());
+    if (auto s = names(); !s) return fail(s.error());
+    // Meta first: the others look at its numbers. Tables that this program does not know, or not yet has, are no
+    // matter.
+    struct Table {
+      const char* name;
+      Status (Check::*look)(std::string_view key, std::string_view value);
+      bool must_be;
+    };
+    const Table all[] = {{"meta", &Check::meta, true},      {"directories", &Check::directory, true},
+                         {"objects", &Check::object, true}, {"roots", &Check::root, true},
+                         {"queues", &Check::place, true},   {"regions", &Check::region, true},
+                         {"hosts", &Check::anything, false}};
+    for (const Table& t : all) {
+      if (!tables_.contains(t.name)) {
+        if (t.must_be && !tables_.empty()) return damaged("no table {}", t.name);
+        continue;
+      }
+      const auto look = t.look;
+      auto s =
+          each(tables_[t.name], t.name, true, [this, look](auto key, auto value) { return (this->*look)(key, value); });
+      if (!s) return fail(s.error());
+    }
+    if (auto s = sums(); !s) return fail(s.error());
+    return report_;
+  }
+
+ private:
+  using Look = std::function<Status(std::string_view key, std::string_view value)>;
+
+  // In order, each once, each found by its key, and as many as the table says.
+  Status each(MDB_dbi table, const char* name, bool sealed, const Look& look) {
+    MDB_stat stat{};
+    if (auto s = lmdb(::mdb_stat(txn_, table, &stat), name); !s) return s;
+    MDB_cursor* opened = nullptr;
+    if (auto s = lmdb(::mdb_cursor_open(txn_, table, &opened), name); !s) return s;
+    const Cursor cursor(opened, &::mdb_cursor_close);
+    MDB_val k{}, v{};
+    std::string before;
+    size_t count = 0;
+    int e = ::mdb_cursor_get(opened, &k, &v, MDB_FIRST);
+    for (; e == 0; e = ::mdb_cursor_get(opened, &k, &v, MDB_NEXT)) {
+      MDB_val found{};
+      if (count++ > 0 && as_view(k) <= before) return damaged("{}: keys are not in order", name);
+      if (count > stat.ms_entries) return damaged("{}: more records than it says", name);
+      if (::mdb_get(txn_, table, &k, &found) != 0 || found.mv_data != v.mv_data)
+        return damaged("{}: a record is not found by its key", name);
+      if (auto s = page(name, k.mv_data); !s) return s;
+      before = as_view(k);
+      const auto value = sealed ? unseal(before, as_view(v)) : as_view(v);
+      if (!value) return damaged("{}: a record has a wrong checksum", name);
+      if (auto s = look(before, *value); !s) return s;
+    }
+    if (e != MDB_NOTFOUND) return lmdb(e, name);
+    if (count != stat.ms_entries) return damaged("{}: {} records instead of {}", name, count, stat.ms_entries);
+    return {};
+  }
+
+  // The page that a key lies in. A reader does not need its head, but the next writer believes it.
+  Status page(const char* name, const void* key) {
+    const auto begin = reinterpret_cast<uintptr_t>(key) / page_size_ * page_size_;
+    if (begin == last_page_) return {};
+    last_page_ = begin;
+    PageHead head{};
+    std::memcpy(&head, reinterpret_cast<const void*>(begin), sizeof(head));
+    const uintptr_t file = begin - head.number * page_size_;
+    if (file_ == 0) file_ = file;
+    const bool is_leaf = (head.flags & kPageKinds) == kLeaf;
+    bool good = is_leaf && file == file_ && head.lower % 2 == 0 && head.lower > sizeof(head) &&
+                head.lower <= head.upper && head.upper <= page_size_;
+    for (uintptr_t at = begin + sizeof(head); good && at < begin + head.lower; at += sizeof(uint16_t)) {
+      uint16_t node = 0;
+      std::memcpy(&node, reinterpret_cast<const void*>(at), sizeof(node));
+      good = node >= head.upper && node < page_size_;
+    }
+    if (!good) return damaged("{}: the head of a page is wrong", name);
+    return {};
+  }
+
+  // LMDB's list of pages that it may write to: each a page of the file, and none twice.
+  Status free_pages() {
+    MDB_envinfo info{};
+    ::mdb_env_info(::mdb_txn_env(txn_), &info);
+    std::vector<bool> free(info.me_last_pgno + 1);
+    MDB_cursor* opened = nullptr;
+    if (auto s = lmdb(::mdb_cursor_open(txn_, 0, &opened), "free pages"); !s) return s;
+    const Cursor cursor(opened, &::mdb_cursor_close);
+    MDB_val k{}, v{};
+    int e = 0;
+    while ((e = ::mdb_cursor_get(opened, &k, &v, MDB_NEXT)) == 0) {
+      // The length and so many numbers; in place, for a length may be wrong.
+      const auto number = [&v](size_t i) {
+        size_t value = 0;
+        std::memcpy(&value, static_cast<const std::byte*>(v.mv_data) + i * sizeof(value), sizeof(value));
+        return value;
+      };
+      const size_t size = v.mv_size / sizeof(size_t);
+      if (size == 0 || number(0) >= size) return damaged("free pages: a list is too long");
+      for (size_t i = 1; i <= number(0); ++i) {
+        const size_t page = number(i);
+        if (page < 2 || page > info.me_last_pgno || free[page]) return damaged("free pages: page {}", page);
+        free[page] = true;
+      }
+    }
+    return e == MDB_NOTFOUND ? Status{} : lmdb(e, "free pages");
+  }
+
+  Status names() {
+    MDB_dbi main = 0;
+    if (auto s = lmdb(::mdb_dbi_open(txn_, nullptr, 0, &main), "tables"); !s) return s;
+    std::vector<std::string> all;
+    auto s = each(main, "tables", false, [&all](auto key, auto) {
+      all.emplace_back(key);
+      return Status{};
+    });
+    if (!s) return s;
+    for (const std::string& name : all) {
+      MDB_dbi table = 0;
+      if (auto o = lmdb(::mdb_dbi_open(txn_, name.c_str(), 0, &table), "table"); !o) return o;
+      tables_[name] = table;
+    }
+    return {};
+  }
+
+  Status meta(std::string_view key, std::string_view value) {
+    uint64_t number = 0;
+    if (value.size() != sizeof(number)) return {};  // others look at it
+    std::memcpy(&number, value.data(), sizeof(number));
+    numbers_[std::string(key)] = number;
+    return {};
+  }
+
+  Status anything(std::string_view, std::string_view) { return {}; }
+
+  Status ino(const char* what, std::string_view key) {
+    if (key.size() != sizeof(Ino)) return damaged("{}: a key of {} bytes", what, key.size());
+    uint64_t number = 0;
+    std::memcpy(&number, key.data(), sizeof(number));
+    return below_next(what, __builtin_bswap64(number));
+  }
+  Status below_next(const char* what, Ino number) {
+    if (number >= numbers_["next_ino"]) return damaged("{}: inode number {} was never given out", what, number);
+    return {};
+  }
+
+  Status directory(std::string_view key, std::string_view) { return ino("directories", key); }
+  Status object(std::string_view key, std::string_view value) {
+    if (!decode_object(value)) return damaged("objects: a record of {} bytes", value.size());
+    ++report_.objects;
+    return ino("objects", key);
+  }
+  Status root(std::string_view, std::string_view value) {
+    const auto record = decode_root(value);
+    if (!record) return damaged("roots: a record of {} bytes", value.size());
+    return below_next("roots", record->ino);
+  }
+  Status place(std::string_view key, std::string_view value) {
+    const auto position = decode_queue_position(key);
+    if (!position || position->sequence == 0 || position->sequence >= numbers_["next_sequence"])
+      return damaged("queues: a place that was never given out");
+    if (!decode_region_key(value)) return damaged("queues: a record of {} bytes", value.size());
+    ++places_;
+    return {};
+  }
+
+  // Each region stands in one place, and there are as many places as regions: so each place has its region as well.
+  Status region(std::string_view key, std::string_view value) {
+    const auto k = decode_region_key(key);
+    const auto record = decode_region(value);
+    if (!k || !record || record->present == 0) return damaged("regions: a record of {} bytes", value.size());
+    const auto object = get("objects", encode_key(k->ino));
+    const auto of = object ? decode_object(*object) : std::nullopt;
+    if (!of) return damaged("regions: of object {}, which is not on record", k->ino);
+    const uint64_t blocks = block_count(of->size);
+    const uint64_t last = k->region * kBlocksPerRegion + static_cast<unsigned>(std::bit_width(record->present)) - 1;
+    if (last >= blocks) return damaged("regions: block {} of object {}, which has {}", last, k->ino, blocks);
+    if (get("queues", encode_key(record->position)) != key)
+      return damaged("regions: {} of object {} is not where it should be in the queue", k->region, k->ino);
+    const auto bytes = static_cast<uint64_t>(bytes_of(record->present, k->region, of->size));
+    (record->position.main ? main_ : small_) += bytes;
+    report_.bytes += bytes;
+    ++report_.regions;
+    return {};
+  }
+
+  Status sums() {
+    if (places_ != report_.regions) return damaged("queues: {} places for {} regions", places_, report_.regions);
+    if (numbers_["small"] != small_) return damaged("meta: small={}, it is {}", numbers_["small"], small_);
+    if (numbers_["main"] != main_) return damaged("meta: main={}, it is {}", numbers_["main"], main_);
+    return {};
+  }
+
+  std::optional<std::string_view> get(const char* table, std::string_view key) {
+    return get_in(txn_, tables_[table], key);
+  }
+
+  MDB_txn* const txn_;
+  uintptr_t page_size_ = 0;
+  uintptr_t last_page_ = 0;
+  uintptr_t file_ = 0;  // where its first page is in memory
+  std::map<std::string, MDB_dbi> tables_;
+  std::map<std::string, uint64_t> numbers_;
+  uint64_t places_ = 0, small_ = 0, main_ = 0;
+  IndexReport report_;
+};
+
+}  // namespace
+
+Result<IndexFound> delete_if_damaged(const std::string& path, bool left_open) {
+  const std::string file = path + "/data.mdb";
+  struct stat status {};
+  if (::stat(file.c_str(), &status) != 0 || status.st_size == 0) return IndexFound::kNone;
+  if (!left_open && static_cast<uint64_t>(status.st_size) > kAlwaysChecked) return IndexFound::kSound;
+  const auto checked = check_index_apart(path);
+  if (checked) return IndexFound::kSound;
+  if (checked.error().code != ErrorCode::kCorrupt) return fail(checked.error());
+  log::error("the cache's index is damaged, the cache begins anew: why=\"{}\"", checked.error().message);
+  if (::unlink(file.c_str()) != 0) return fail(error_from_errno(errno, "index: delete " + file));
+  ::unlink((path + "/lock.mdb").c_str());
+  return IndexFound::kDamaged;
+}
+
+Result<IndexReport> check_index(const std::string& path) {
+  MDB_env* made = nullptr;
+  if (auto s = lmdb(::mdb_env_create(&made), "create environment"); !s) return fail(s.error());
+  const Environment env(made, &::mdb_env_close);
+  ::mdb_env_set_maxdbs(made, kMostTables);
+  ::mdb_env_set_mapsize(made, kMapSize);
+  const int opened = ::mdb_env_open(made, path.c_str(), MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0600);
+  // What it cannot map is longer than what it was ever allowed to write.
+  if (opened == ENOMEM || opened == EINVAL) return damaged("open: {}", ::strerror(opened));
+  if (auto s = lmdb(opened, "open"); !s) return fail(s.error());
+  MDB_txn* begun = nullptr;
+  if (auto s = lmdb(::mdb_txn_begin(made, nullptr, MDB_RDONLY, &begun), "begin"); !s) return fail(s.error());
+  const Transaction txn(begun, &::mdb_txn_abort);
+  return Check(begun).run();
+}
+
+Status check_index_apart(const std::string& path) {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) return fail(error_from_errno(errno, "index: check"));
+  FileDescriptor from_child(fds[0]), to_parent(fds[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return fail(error_from_errno(errno, "index: check"));
+  if (child == 0) {
+    // Dies quietly, whatever has been arranged for a crash of the program.
+    for (const int signal : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL}) ::signal(signal, SIG_DFL);
+    ::prctl(PR_SET_DUMPABLE, 0);
+    if (const int null = ::open("/dev/null", O_WRONLY); null >= 0) ::dup2(null, STDERR_FILENO);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const rlimit cpu{kMostCpuSeconds, kMostCpuSeconds};
+    ::setrlimit(RLIMIT_CPU, &cpu);
+    const auto checked = check_index(path);
+    if (checked) ::_exit(0);
+    const std::string message = checked.error().message.substr(0, kMostMessage);
+    (void)!::write(to_parent.get(), message.data(), message.size());
+    ::_exit(checked.error().code == ErrorCode::kCorrupt ? 1 : 2);
+  }
+  to_parent = FileDescriptor();
+  char text[kMostMessage];
+  const ssize_t length = ::read(from_child.get(), text, sizeof(text));
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFSIGNALED(status)) return damaged("LMDB dies of it: signal {}", WTERMSIG(status));
+  const std::string message(text, length > 0 ? static_cast<size_t>(length) : 0);
+  if (WEXITSTATUS(status) == 1) return fail(Error{ErrorCode::kCorrupt, message});
+  if (WEXITSTATUS(status) != 0) return fail(Error{ErrorCode::kIo, message});
+  return {};
+}
+
+}  // namespace wormhole
