@@ -1,23 +1,29 @@
-// The engine in a world that goes wrong at random: reads, opens, closes and ends of the daemon, over a network that
-// answers late, in any order, with failures and other versions, and a disk that fails, tears and, after a kill, has
-// flipped bytes. Everything follows from the seed: a seed that fails once fails always.
+// The engine in a world that goes wrong at random: reads, opens, closes, evictions and ends of the daemon, over a
+// network that answers late, in any order, with failures and other versions, and a disk that fails, tears and, after a
+// kill, has lost what was not synced, and files that are flipped, cut, replaced or gone. Everything follows from the
+// seed: a seed that fails once fails always.
 //
 //   engine_sim [--seeds=FIRST-LAST | --seed=N [--trace]]
 //
 // What has to hold, whatever happens:
 //   - a read is answered once, with the bytes of exactly the version that the index has for its inode number, or with
 //     an error that is documented and has a cause
+//   - who is inside of a complete file (the kernel, or a reader past the engine) finds right bytes until he leaves
+//   - where nothing was damaged, no block is ever found corrupt: the index never knows more than the disk
+//   - what lies in objects/ is within the limit, and what the index counts is what its regions say
 //   - when everything is over, no read is unanswered and no buffer is held
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -26,6 +32,8 @@
 
 #include "base/file_descriptor.h"
 #include "base/log.h"
+#include "cache/index_check.h"
+#include "fs/open_file.h"
 #include "tests/support/reader_setup.h"
 
 namespace wormhole {
@@ -35,6 +43,7 @@ using namespace std::chrono_literals;
 using test::FakeFetcher;
 
 constexpr uint64_t kUnlimited = 10ull << 30;  // of the cache
+constexpr uint64_t kFileSlack = 64 << 10;     // what a file may take beyond its blocks: whole pages
 constexpr uint64_t kLeastMemory = 16;         // MiB: the daemon takes no less; here less shows what runs short
 
 // A rule was broken.
@@ -51,11 +60,17 @@ class Simulation {
         snapshot_(setup_.index_path()) {
     setup_.reader_options.readahead = {one_of<uint64_t>({0, 128 << 10, 1 << 20})};
     setup_.cache_options.verify = one_of({VerifyMode::kAuto, VerifyMode::kAuto, VerifyMode::kAlways});
-    setup_.space_options.limit = one_of<uint64_t>({kUnlimited, kUnlimited, 1 << 20, 0});
+    setup_.space_options.limit =
+        one_of<uint64_t>({kUnlimited, kUnlimited, 6 << 20, 3 << 20, 1 << 20, 1 << 20, 512 << 10, 0});
     disk_faults_ = chance(0.5);
     wire_faults_ = chance(0.5);
     changes_ = chance(0.6);
-    for (int i = 0; i < 3; ++i) {
+    large_files_ = chance(0.3);
+    small_files_ = !large_files_ && chance(0.5);
+    harms_ = chance(0.5);
+    setup_.disk.remember_writes();
+    const int files = one_of({3, 6});
+    for (int i = 0; i < files; ++i) {
       files_.emplace_back();
       files_.back().url = fmt::format("http://x/{}", i);
       files_.back().has_ranges = !chance(0.2);
@@ -70,6 +85,7 @@ class Simulation {
   ~Simulation() {
     ending_ = true;
     if (setup_.reader) setup_.stop();  // a rule was broken: those who wait are answered while they can be judged
+    forget_handles();
   }
 
   void run(int steps) {
@@ -96,7 +112,9 @@ class Simulation {
     size_t file;
     Ino ino;
     uint64_t size;
+    OpenFileRef open;
     uint64_t position = 0;
+    const CompleteFile* inside = nullptr;  // he reads the file himself
   };
   struct Pending {
     test::AnswerRef answer = std::make_shared<test::Answer>();
@@ -118,15 +136,18 @@ class Simulation {
     FakeFetcher::Version v;
     v.seed = next_version_seed_++;
     const bool other_size = f.versions.empty() || chance(0.3);
-    v.size = other_size ? 1 + below(40 * kBlockSize) : f.current().size;
+    // In blocks: two regions and a bit, or one, or so few that all of them are read.
+    const uint64_t largest = large_files_ && chance(0.4) ? 140 : small_files_ && chance(0.7) ? 4 : 40;
+    v.size = other_size ? 1 + below(largest * kBlockSize) : f.current().size;
     if (f.has_etag) v.validator.etag = fmt::format("\"{}\"", v.seed);
     if (f.has_date) v.validator.last_modified = fmt::format("date {}", v.seed);
     f.versions.push_back(v);
   }
 
   void one_step() {
-    switch (below(20)) {
-      case 0: open(); break;
+    switch (below(26)) {
+      case 0:
+      case 18: open(); break;
       case 1: close(); break;
       case 2:
       case 3:
@@ -144,6 +165,12 @@ class Simulation {
       case 15: confirm_cancelled(); break;
       case 16: rare_event(); break;
       case 17: pass_time(); break;
+      case 19:
+      case 20: evict_something(); break;
+      case 21: run_a_task(); break;
+      case 22:
+      case 23: enter_or_leave(); break;
+      case 24: reclaim_a_file(); break;
       default: break;
     }
   }
@@ -186,8 +213,16 @@ class Simulation {
     File& f = files_[number];
     if (f.ino == 0 || chance(0.5)) list(f);
     trace("open {} ino={} size={}", f.url, f.ino, f.versions[f.listed].size);
-    handles_.push_back({number, f.ino, f.versions[f.listed].size});
-    setup_.reader->open(f.ino, handles_.back().size, f.url);
+    const uint64_t size = f.versions[f.listed].size;
+    handles_.push_back({number, f.ino, size, open_files_->open(f.ino, size)});
+    const OpenFileRef& file = handles_.back().open;
+    setup_.reader->open(f.ino, size, f.url, file);
+    const int32_t backing = file->decide(passthrough_, [&](int fd) {
+      trace("  passed through");
+      kernel_[f.ino] = fd;
+      return 1;
+    });
+    if (backing == 0) kernel_.erase(f.ino);
   }
   void list(File& f) {
     if (f.ino != 0 && f.listed + 1 == f.versions.size()) return;
@@ -200,8 +235,54 @@ class Simulation {
     if (handles_.empty()) return;
     const auto it = handles_.begin() + static_cast<std::ptrdiff_t>(below(handles_.size()));
     trace("close ino={}", it->ino);
-    setup_.reader->close(it->ino);
+    const Ino ino = it->ino;
+    release(*it);
     handles_.erase(it);
+    setup_.reader->close(ino);
+  }
+  // As the file system does when the kernel says that a handle is closed.
+  void release(Handle& h) {
+    if (h.inside != nullptr) std::exchange(h.inside, nullptr)->leave();
+    const OpenFileRef last = open_files_->close(*h.open);
+    if (last && last->take_backing() != 0) kernel_.erase(h.ino);
+  }
+  void forget_handles() {
+    for (Handle& h : handles_) release(h);
+    handles_.clear();
+  }
+
+  // Past the engine: as a worker that finds a complete file, and as the kernel that has its descriptor.
+  void enter_or_leave() {
+    if (handles_.empty()) return;
+    Handle& h = handles_[below(handles_.size())];
+    if (h.inside != nullptr) {
+      trace("leave ino={}", h.ino);
+      std::exchange(h.inside, nullptr)->leave();
+      return;
+    }
+    const CompleteFile* file = h.open->complete();
+    if (file == nullptr || !file->enter()) return;
+    trace("enter ino={}", h.ino);
+    h.inside = file;
+  }
+  void look_inside() {
+    if (!setup_.index) return;  // the daemon has ended
+    for (const Handle& h : handles_) {
+      if (h.inside != nullptr) look_at(h, h.inside->fd(), h.inside->offset());
+      if (const auto kernel = kernel_.find(h.ino); kernel != kernel_.end()) look_at(h, kernel->second, 0);
+    }
+  }
+  void look_at(const Handle& h, int fd, uint64_t begin) {
+    const auto record = setup_.index->object(h.ino);
+    const FakeFetcher::Version* version = record ? version_of(files_[h.file], *record) : nullptr;
+    if (version == nullptr) throw Broken(fmt::format("ino={}: complete, and a version that never was", h.ino));
+    const uint64_t offset = below(h.size);
+    std::vector<std::byte> bytes(std::min<uint64_t>(h.size - offset, 1 + below(10'000)));
+    if (::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(begin + offset)) !=
+        static_cast<ssize_t>(bytes.size()))
+      throw Broken(fmt::format("ino={}: a complete file is short at {}", h.ino, offset));
+    if (const auto wrong = test::first_mismatch(version->seed, offset, bytes))
+      throw Broken(fmt::format("ino={}: byte {} of a complete file is wrong", h.ino, *wrong));
   }
   void read() {
     if (handles_.empty()) return;
@@ -238,9 +319,8 @@ class Simulation {
       broken_ = fmt::format("ino={}: bytes of a version that is not recorded", ino);
       return;
     }
-    const auto version =
-        std::find_if(f.versions.begin(), f.versions.end(), [&](auto& v) { return v.validator == record->validator; });
-    if (version == f.versions.end() || version->size != record->size) {
+    const FakeFetcher::Version* version = version_of(f, *record);
+    if (version == nullptr) {
       broken_ = fmt::format("ino={}: a version that never was", ino);
       return;
     }
@@ -254,6 +334,12 @@ class Simulation {
       at += v.iov_len;
     }
     trace("  ino={} offset={}: {} bytes", ino, offset, at - offset);
+  }
+
+  static const FakeFetcher::Version* version_of(const File& f, const ObjectRecord& record) {
+    const auto version =
+        std::find_if(f.versions.begin(), f.versions.end(), [&](auto& v) { return v.validator == record.validator; });
+    return version == f.versions.end() || version->size != record.size ? nullptr : &*version;
   }
 
   bool may_fail_with(const File& f, ErrorCode code) const {
@@ -273,6 +359,37 @@ class Simulation {
   void check() {
     if (!broken_.empty()) throw Broken(broken_);
     std::erase_if(pending_, [](const Pending& p) { return p.answer->times == 1; });
+    look_inside();
+    // A disk that fails loses blocks that the index has on record until it forgets them.
+    if (!harms_ && !disk_faults_ && setup_.metrics.blocks_corrupt != 0)
+      throw Broken("a block that nobody has damaged is corrupt");
+    check_room();
+  }
+
+  // Not while files have what a kill has left in them.
+  void check_room() {
+    if (!unclaimed_.empty()) return;
+    uint64_t taken = 0;
+    uint64_t files = 0;
+    for (const auto& path : object_files()) {
+      struct stat status {};
+      if (::stat(path.c_str(), &status) != 0) continue;
+      taken += static_cast<uint64_t>(status.st_blocks) * 512;
+      ++files;
+    }
+    const uint64_t limit = setup_.space_options.limit;
+    if (taken > limit + kRegionSize + files * kFileSlack)
+      throw Broken(fmt::format("{} bytes lie in objects/, with a limit of {}", taken, limit));
+  }
+  // The index of nobody: the daemon is down.
+  void check_the_index() {
+    const auto report = check_index(setup_.index_path());
+    if (!report) throw Broken("the index: " + report.error().message);
+    counted_ = report->bytes;
+  }
+  void check_the_sum() {
+    const auto says = static_cast<uint64_t>(setup_.metrics.bytes_cached.load());
+    if (says != counted_) throw Broken(fmt::format("bytes_cached={}, the regions have {}", says, counted_));
   }
 
   // --- the network ---------------------------------------------------------------------------------------------------
@@ -350,22 +467,165 @@ class Simulation {
     setup_.disk.complete(number);
   }
 
+  // In an order that follows from the seed.
+  std::vector<std::string> object_files() const {
+    std::vector<std::string> out;
+    for (const auto& e : std::filesystem::recursive_directory_iterator(setup_.objects_path())) {
+      if (e.is_regular_file()) out.push_back(e.path().string());
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
+  // Somebody deletes a file, cuts it or puts another in its place.
+  void harm_object_files() {
+    for (const std::string& path : object_files()) {
+      const uint64_t size = std::filesystem::file_size(path);
+      if (size == 0 || !chance(0.2)) continue;
+      trace("harm {}", path);
+      switch (below(3)) {
+        case 0: std::filesystem::remove(path); break;
+        case 1: std::filesystem::resize_file(path, below(size)); break;
+        default: write_rubbish(path, size + 1 + below(10'000));
+      }
+    }
+  }
+  void write_rubbish(const std::string& path, uint64_t size) {
+    std::filesystem::remove(path);
+    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    const auto bytes = test::expected_bytes(next_version_seed_++, 0, size);
+    if (::write(fd.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+      throw Broken("cannot write rubbish");
+  }
+
   // After a kill the disk may have torn pages and rotten bits; the index says so of itself.
   void damage_object_files() {
-    for (const auto& e : std::filesystem::recursive_directory_iterator(setup_.objects_path())) {
-      if (!e.is_regular_file() || e.file_size() == 0 || !chance(0.5)) continue;
-      trace("damage {}", e.path().filename().string());
+    if (!harms_) return;
+    harm_object_files();
+    if (chance(0.5)) return;
+    for (const std::string& path : object_files()) {
+      const uint64_t size = std::filesystem::file_size(path);
+      if (size == 0 || !chance(0.5)) continue;
+      trace("damage {}", path);
       if (chance(0.1)) {
-        std::filesystem::resize_file(e.path(), below(e.file_size()));
+        write_rubbish(path, size);
         continue;
       }
-      const FileDescriptor fd(::open(e.path().c_str(), O_RDWR | O_CLOEXEC));
-      const auto offset = static_cast<off_t>(below(e.file_size()));
+      const FileDescriptor fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+      const auto offset = static_cast<off_t>(below(size));
       char byte = 0;
       if (::pread(fd.get(), &byte, 1, offset) != 1) continue;
       byte = static_cast<char>(byte ^ (1 << below(8)));
       if (::pwrite(fd.get(), &byte, 1, offset) != 1) throw Broken("cannot damage");
     }
+  }
+
+  // --- eviction ------------------------------------------------------------------------------------------------------
+
+  void evict_something() {
+    if (chance(0.6)) {
+      if (chosen_.empty()) return choose();
+      return evict(std::exchange(chosen_, {}));
+    }
+    std::vector<RegionKey> keys;
+    for (uint64_t i = 1 + below(3); i > 0; --i) {
+      const File& f = files_[below(files_.size())];
+      if (f.ino != 0) keys.push_back({f.ino, below(3)});
+    }
+    evict(keys);
+  }
+
+  // What the index would have go. It chooses on its own thread, behind each commit: the second of two commits comes
+  // after the choice of the first.
+  void choose() {
+    settle_index();
+    setup_.index->start_evicting(*setup_.space, [this](std::vector<RegionKey> regions) {
+      std::lock_guard lock(mutex_);
+      chosen_ = std::move(regions);
+    });
+    settle_index();
+    setup_.index->stop_evicting();
+    trace("{} regions are chosen", chosen_.size());
+  }
+  void settle_index() {
+    for (int i = 0; i < 2; ++i) {
+      setup_.index->put_host("http://x", "");
+      setup_.index->flush();
+    }
+  }
+
+  // The process may die between any two steps of it. What is restored then is what the disk had at that moment.
+  void evict(const std::vector<RegionKey>& keys) {
+    trace("evict {} regions", keys.size());
+    const bool dies = chance(0.05);
+    const uint64_t step = below(4);
+    if (dies) take_snapshot();
+    const auto before = dies ? saved(keys) : std::vector<Saved>();
+    setup_.cache->evict(keys, [this](Task task) {
+      std::lock_guard lock(mutex_);
+      tasks_.push_back(std::move(task));
+    });
+    setup_.index->flush();
+    if (!dies) return take_snapshot();
+    if (step == 0) {  // before the commit
+      put_back(before, 1);
+    } else {
+      take_snapshot();
+      if (step == 1) put_back(before, 1);    // ... and before any place was given back
+      if (step == 2) put_back(before, 0.5);  // ... in the middle of that
+    }
+    die();
+  }
+  void run_a_task() {
+    if (tasks_.empty()) return;
+    trace("places are free");
+    Task task = std::move(tasks_.front());
+    tasks_.erase(tasks_.begin());
+    task();
+  }
+
+  struct Saved {
+    FileDescriptor file;
+    uint64_t begin;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<Saved> saved(const std::vector<RegionKey>& keys) const {
+    std::vector<Saved> out;
+    for (const RegionKey& key : std::set<RegionKey>(keys.begin(), keys.end())) {
+      Saved s{FileDescriptor(::open(setup_.file_of(key.ino).c_str(), O_RDWR | O_CLOEXEC)), key.region * kRegionSize,
+              std::vector<std::byte>(kRegionSize)};
+      if (!s.file) continue;
+      const ssize_t n = ::pread(s.file.get(), s.bytes.data(), s.bytes.size(), static_cast<off_t>(s.begin));
+      s.bytes.resize(static_cast<size_t>(std::max<ssize_t>(0, n)));
+      out.push_back(std::move(s));
+    }
+    return out;
+  }
+  void put_back(const std::vector<Saved>& all, double share) {
+    for (const Saved& s : all) {
+      if (!chance(share)) continue;
+      if (::pwrite(s.file.get(), s.bytes.data(), s.bytes.size(), static_cast<off_t>(s.begin)) < 0)
+        throw Broken("cannot put back");
+    }
+  }
+
+  // What a kill has left is looked for behind the back of the readers.
+  void reclaim_a_file() {
+    if (unclaimed_.empty()) return;
+    const size_t number = below(unclaimed_.size());
+    trace("reclaim ino={}", unclaimed_[number]);
+    if (!setup_.cache->reclaim(unclaimed_[number])) return;  // later
+    unclaimed_.erase(unclaimed_.begin() + static_cast<std::ptrdiff_t>(number));
+  }
+  void claim_nothing() {
+    unclaimed_.clear();
+    for (const std::string& path : object_files()) {
+      unclaimed_.push_back(std::stoull(std::filesystem::path(path).filename().string(), nullptr, 16));
+    }
+  }
+  void forget_evictions() {
+    chosen_.clear();
+    tasks_.clear();
   }
 
   // --- ends and beginnings -------------------------------------------------------------------------------------------
@@ -374,6 +634,7 @@ class Simulation {
   void take_snapshot() {
     trace("snapshot");
     snapshot_.take(*setup_.index);
+    setup_.disk.synced();
     files_at_snapshot_ = files_;
   }
 
@@ -386,9 +647,16 @@ class Simulation {
     if (!pending_.empty()) throw Broken("not answered at the end: " + pending_.front().what);
     if (setup_.metrics.buffer_bytes != 0)
       throw Broken(fmt::format("{} bytes of buffers at the end", setup_.metrics.buffer_bytes.load()));
-    handles_.clear();
+    forget_handles();
+    forget_evictions();
     responses_.clear();
+    check_the_index();
+    if (harms_ && chance(0.3)) {
+      harm_object_files();
+      claim_nothing();
+    }
     setup_.start();
+    check_the_sum();
     take_snapshot();
   }
 
@@ -396,11 +664,20 @@ class Simulation {
     trace("kill");
     setup_.die_and_start(
         snapshot_, [this](size_t length) { return chance(0.5) ? below(length + 1) : 0; },
-        [this] { damage_object_files(); });
+        [this] {
+          const bool loses = chance(0.7);
+          setup_.disk.lose_written([this, loses] { return loses && chance(0.5); });
+          check_the_index();
+          damage_object_files();
+        });
+    check_the_sum();
     // Who read is dead as well. What was listed since the snapshot is forgotten; the server's versions are not.
     pending_.clear();
-    handles_.clear();
+    forget_handles();
+    forget_evictions();
+    open_files_ = std::make_unique<OpenFiles>();
     responses_.clear();
+    claim_nothing();
     for (size_t i = 0; i < files_.size(); ++i) {
       files_[i].ino = files_at_snapshot_[i].ino;
       files_[i].listed = files_at_snapshot_[i].listed;
@@ -425,8 +702,12 @@ class Simulation {
     if (!pending_.empty()) throw Broken("never answered: " + pending_.front().what);
     while (!handles_.empty()) close();
     setup_.settle();
+    while (!tasks_.empty()) run_a_task();
+    while (!unclaimed_.empty()) reclaim_a_file();
     end_cleanly();
     setup_.stop();
+    check_the_index();
+    check_the_sum();
     if (setup_.metrics.buffer_bytes != 0) throw Broken("buffers are held at the end");
   }
 
@@ -444,6 +725,15 @@ class Simulation {
   std::vector<File> files_, files_at_snapshot_;
   std::vector<Handle> handles_;
   std::vector<Pending> pending_;
+  Passthrough passthrough_;
+  std::unique_ptr<OpenFiles> open_files_ = std::make_unique<OpenFiles>();
+  std::map<Ino, int> kernel_;  // what it serves by itself
+  std::mutex mutex_;           // of the next two, which the index thread fills
+  std::vector<RegionKey> chosen_;
+  std::vector<Task> tasks_;
+  std::vector<Ino> unclaimed_;  // whose files may have what nobody counts
+  uint64_t counted_ = 0;        // by the last look at the index
+  bool large_files_ = false, small_files_ = false, harms_ = false;
   std::map<FetchId, FakeFetcher::Version> responses_;  // the version that a response has begun with
   uint64_t next_version_seed_ = 1;
   std::string broken_;

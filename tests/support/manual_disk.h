@@ -4,6 +4,7 @@
 // Thread: the test's.
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,9 +12,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/disk_io.h"
+#include "base/file_descriptor.h"
 
 namespace wormhole::test {
 
@@ -38,6 +42,7 @@ class ManualDisk final : public DiskIo {
     Operation op = take(number);
     const size_t length = std::min(op.length, at_most);
     const auto offset = static_cast<off_t>(op.offset);
+    if (remembers_ && !op.is_read) remember(op.fd, op.offset, length);
     const ssize_t n =
         op.is_read ? ::pread(op.fd, op.memory, length, offset) : ::pwrite(op.fd, op.memory, length, offset);
     op.done(n < 0 ? -errno : n);
@@ -60,6 +65,16 @@ class ManualDisk final : public DiskIo {
       if (length > 0) (void)!::pwrite(op.fd, op.memory, length, static_cast<off_t>(op.offset));
     }
   }
+  // From now on it is known what each write has written over, until it is synced.
+  void remember_writes() { remembers_ = true; }
+  void synced() { written_.clear(); }
+  // The power goes: of the writes since synced(), those are undone of which `is_lost()` says so.
+  template <typename F>
+  void lose_written(F is_lost) {
+    for (; !written_.empty(); written_.pop_back()) {
+      if (is_lost()) written_.back().undo();
+    }
+  }
   bool is_read(size_t number) const { return waiting_[number].is_read; }
   size_t length(size_t number) const { return waiting_[number].length; }
 
@@ -77,6 +92,31 @@ class ManualDisk final : public DiskIo {
     DiskDone done;
   };
 
+  struct Written {
+    FileDescriptor file;
+    uint64_t offset;
+    std::vector<std::byte> before;
+
+    void undo() const {
+      const auto at = static_cast<off_t>(offset);
+      const bool hole = std::all_of(before.begin(), before.end(), [](std::byte b) { return b == std::byte{0}; });
+      if (hole) {
+        // Room that was not taken before is not taken now.
+        (void)::fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
+                          static_cast<off_t>(before.size()));
+      } else {
+        (void)!::pwrite(file.get(), before.data(), before.size(), at);
+      }
+    }
+  };
+  // By a descriptor of its own: the other may be for direct writes, or closed by then.
+  void remember(int fd, uint64_t offset, size_t length) {
+    Written w{FileDescriptor(::open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDWR | O_CLOEXEC)), offset,
+              std::vector<std::byte>(length)};
+    if (!w.file || ::pread(w.file.get(), w.before.data(), length, static_cast<off_t>(offset)) < 0) return;
+    written_.push_back(std::move(w));
+  }
+
   Operation take(size_t number) {
     const auto it = waiting_.begin() + static_cast<std::ptrdiff_t>(number);
     Operation op = std::move(*it);
@@ -85,6 +125,8 @@ class ManualDisk final : public DiskIo {
   }
 
   std::deque<Operation> waiting_;
+  bool remembers_ = false;
+  std::vector<Written> written_;
   size_t reads_ = 0;
   size_t writes_ = 0;
   int read_error_ = 0;

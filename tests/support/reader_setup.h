@@ -45,7 +45,7 @@ class ReaderSetup {
   std::string file_of(Ino ino) const { return fmt::format("{}/{:02x}/{:016x}", objects_path(), ino & 0xff, ino); }
 
   void start() {
-    auto opened = Index::open(index_path(), metrics);
+    auto opened = Index::open(index_path(), metrics, clock);
     ASSERT_TRUE(opened.has_value()) << opened.error().message;
     index = std::move(*opened);
     space = std::make_unique<Space>(space_options, metrics);
@@ -58,6 +58,7 @@ class ReaderSetup {
     reader->shut_down();
     disk.complete_all();
     fetcher.end_cancelled();
+    index->flush();  // its answers go to the cache
     reader.reset();
     cache.reset();
     index.reset();
