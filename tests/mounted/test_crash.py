@@ -110,6 +110,8 @@ def data_file(mounted) -> Path:
 
 
 def flip_a_bit(path: Path, chance: random.Random) -> int:
+    if path.stat().st_size == 0:
+        return 0  # found to be of no use before, and emptied
     offset = chance.randrange(path.stat().st_size)
     with open(path, "r+b") as file:
         file.seek(offset)
@@ -264,7 +266,7 @@ def test_flipped_bits_in_the_index(filled, mount, contents, clean):
 
 
 def truncate(path: Path, chance: random.Random) -> None:
-    os.truncate(path, chance.randrange(path.stat().st_size))
+    os.truncate(path, chance.randrange(max(1, path.stat().st_size)))
 
 
 def truncate_to_nothing(path: Path, _: random.Random) -> None:
@@ -316,7 +318,7 @@ def test_a_mount_says_that_the_cache_begins_anew(filled, mount, contents):
 
 def cut(path: Path, chance: random.Random) -> None:
     if path.stat().st_size > 0:
-        os.truncate(path, chance.randrange(path.stat().st_size))
+        os.truncate(path, chance.randrange(max(1, path.stat().st_size)))
 
 
 def lengthen(path: Path, _: random.Random) -> None:
