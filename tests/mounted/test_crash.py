@@ -341,11 +341,13 @@ def test_flipped_bits_in_object_files(filled, mount, contents):
     for verify in ("auto", "always"):
         mounted = mount(filled.url, verify=verify)
         all_is_right(mounted, contents)
+        found = 0  # not in each round: a bit may lie in a block that the index does not know
         for seed in range(ROUNDS):
             chance = random.Random(seed)
             accident(mounted, verify == "always", lambda: [flip_a_bit(f, chance) for f in objects_of(mounted)])
             comes_up_and_is_right(mounted, contents)
-        assert mounted.status()["blocks_corrupt"] > 0
+            found += mounted.status()["blocks_corrupt"]
+        assert found > 0
 
 
 # --- other formats ---
