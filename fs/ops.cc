@@ -153,15 +153,20 @@ int32_t connect_backing(fuse_req_t req, int fd, Passthrough& passthrough) {
 
 // Answers from the cache's file, if all of `range` is in the page cache: then no thread need be woken for it. What has
 // to come from the disk is the engine's, which has many such reads under way with one thread.
-bool reply_from_page_cache(fuse_req_t req, const CompleteFile& file, ByteRange range) {
-  if (range.begin >= file.size()) return ::fuse_reply_buf(req, nullptr, 0), true;
-  range.end = std::min(range.end, file.size());
+// `fs` counts the read before the reply: with it the reader may close the file, and then `file` is gone.
+bool reply_from_page_cache(fuse_req_t req, Filesystem& fs, const OpenFile& file, ByteRange range) {
+  const CompleteFile* const complete = file.complete();
+  if (complete == nullptr) return false;
+  if (range.begin >= complete->size()) return ::fuse_reply_buf(req, nullptr, 0), true;
+  range.end = std::min(range.end, complete->size());
   thread_local const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kLargestRead);
-  if (range.size() > kLargestRead || !file.enter()) return false;
+  if (range.size() > kLargestRead || !complete->enter()) return false;
   iovec into{buffer.get(), range.size()};
-  const ssize_t n = ::preadv2(file.fd(), &into, 1, static_cast<off_t>(file.offset() + range.begin), RWF_NOWAIT);
-  file.leave();
+  const ssize_t n =
+      ::preadv2(complete->fd(), &into, 1, static_cast<off_t>(complete->offset() + range.begin), RWF_NOWAIT);
+  complete->leave();
   if (n != static_cast<ssize_t>(range.size())) return false;
+  fs.was_read(file, range);
   ::fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.get()), range.size());
   return true;
 }
@@ -192,13 +197,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
 void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
   Filesystem& fs = filesystem(req);
   OpenFile& file = *file_of(fi);
-  auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
-  const CompleteFile* complete = file.complete();
-  if (complete != nullptr && reply_from_page_cache(req, *complete, range)) {
-    range.end = std::min(range.end, file.size());
-    if (!range.empty()) fs.was_read(file, range);
-    return;
-  }
+  const auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
+  if (reply_from_page_cache(req, fs, file, range)) return;
   fs.read(file, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {
     if (!bytes) return request.fail(bytes.error());
     if (const fuse_req_t r = request.take()) ::fuse_reply_iov(r, bytes->data(), static_cast<int>(bytes->size()));
