@@ -365,31 +365,51 @@ void BlockCache::doubt_after_failure() {
 // --- eviction ------------------------------------------------------------------------------------------------------
 
 void BlockCache::evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here) {
-  std::vector<RegionKey> going = release_regions(regions);
+  Stayed stayed;
+  evict_for(Index::EvictionFor::kRoom, release_regions(regions, &stayed), std::move(run_here), [](bool) {});
+}
+
+void BlockCache::evict_on_request(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here,
+                                  EvictionDone done) {
+  Stayed stayed;
+  std::vector<RegionKey> going = release_regions(regions, &stayed);
+  evict_for(Index::EvictionFor::kRequest, std::move(going), std::move(run_here),
+            [stayed = std::move(stayed), done = std::move(done)](bool ok) mutable {
+              done({ok, std::move(stayed)});
+            });
+}
+
+void BlockCache::evict_for(Index::EvictionFor why, std::vector<RegionKey> going, std::function<void(Task)> run_here,
+                           std::function<void(bool)> done) {
   // On the index thread: freeing takes its time. This cache may have ended by then.
   struct Freeing {
     std::vector<RegionKey> regions;
     std::string objects_path;
     std::function<void(Task)> run_here;
+    std::function<void(bool)> done;
   };
-  auto freeing = std::make_unique<Freeing>(Freeing{going, options_.objects_path, std::move(run_here)});
-  index_.evict(std::move(going),
+  auto freeing = std::make_unique<Freeing>(Freeing{going, options_.objects_path, std::move(run_here), std::move(done)});
+  index_.evict(std::move(going), why,
                [this, &space = space_, &metrics = metrics_, freeing = std::move(freeing)](bool ok, uint64_t bytes) {
                  if (ok) punch_regions(freeing->objects_path, freeing->regions);
                  space.end_eviction(bytes);
                  metrics.bytes_evicted.fetch_add(bytes, std::memory_order_relaxed);
                  freeing->run_here([this, going = std::move(freeing->regions)] { free_regions(going); });
+                 freeing->done(ok);
                });
 }
 
 // They are not there any more, and nothing is stored in them until free_regions().
-std::vector<RegionKey> BlockCache::release_regions(const std::vector<RegionKey>& regions) {
+std::vector<RegionKey> BlockCache::release_regions(const std::vector<RegionKey>& regions, Stayed* stayed) {
   std::vector<RegionKey> out;
   for (const RegionKey& key : regions) {
     if (going_.contains(key)) continue;
+    if (const auto why = why_stay(key)) {
+      stayed->emplace_back(key, *why);
+      continue;
+    }
     if (auto it = objects_.find(key.ino); it != objects_.end()) {
       Object& o = it->second;
-      if (!may_go(o, key)) continue;
       if (auto r = o.regions.find(key.region); r != o.regions.end()) {
         if (o.trusted) *o.trusted -= static_cast<uint64_t>(std::popcount(r->second.trusted));
         o.regions.erase(r);
@@ -404,12 +424,19 @@ std::vector<RegionKey> BlockCache::release_regions(const std::vector<RegionKey>&
   return out;
 }
 
-bool BlockCache::may_go(Object& o, RegionKey key) {
-  if (o.dropped) return false;
-  if (auto r = o.regions.find(key.region); r != o.regions.end() && r->second.busy > 0) return false;
-  if (o.complete && !o.complete->is_unread()) return false;
+// Nothing: it may go.
+std::optional<BlockCache::Stays> BlockCache::why_stay(RegionKey key) {
+  if (index_.pinned().contains(key.ino)) return Stays::kPinned;
+  const auto it = objects_.find(key.ino);
+  if (it == objects_.end()) return std::nullopt;
+  Object& o = it->second;
+  if (o.dropped) return Stays::kOpen;
+  if (auto r = o.regions.find(key.region); r != o.regions.end() && r->second.busy > 0) return Stays::kBusy;
+  if (o.complete && !o.complete->is_unread()) return Stays::kOpen;
   revoke(o);
-  return !is_read_inside(o);  // somebody may have entered just before, or before it was revoked for another reason
+  // Somebody may have entered just before, or before it was revoked for another reason.
+  if (is_read_inside(o)) return Stays::kOpen;
+  return std::nullopt;
 }
 
 // What a write that failed has left, and what was found wrong, takes room that nobody counts. It stays where somebody

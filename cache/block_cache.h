@@ -98,6 +98,19 @@ class BlockCache {
   // not serve them) are forgotten, and after the commit their place is freed. `run_here` brings a task to this
   // thread, or drops it when the cache has ended.
   void evict(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here);
+  // The same with regions that somebody wants to go, whatever the policy thinks of them. `done` runs on the index
+  // thread, when their place is free.
+  enum class Stays : uint8_t {
+    kPinned,
+    kOpen,  // all of the file is there, and the kernel serves it; or it is open in a version that is superseded
+    kBusy,  // its blocks are being read or stored
+  };
+  struct EvictionResult {
+    bool ok = false;  // false: the index could not be written, nothing is freed
+    std::vector<std::pair<RegionKey, Stays>> stayed;
+  };
+  using EvictionDone = std::function<void(EvictionResult)>;
+  void evict_on_request(const std::vector<RegionKey>& regions, std::function<void(Task)> run_here, EvictionDone done);
 
   // Frees what the object's file has and the index does not know. A crash leaves such. False: not now, it is in use.
   bool reclaim(Ino ino);
@@ -145,8 +158,11 @@ class BlockCache {
   std::string file_path(Ino ino) const;
   bool may_store(ByteRange range, Ino ino);
   void count_busy(Object& object, ByteRange range, int by);
-  std::vector<RegionKey> release_regions(const std::vector<RegionKey>& regions);
-  bool may_go(Object& object, RegionKey key);
+  using Stayed = std::vector<std::pair<RegionKey, Stays>>;
+  void evict_for(Index::EvictionFor why, std::vector<RegionKey> going, std::function<void(Task)> run_here,
+                 std::function<void(bool)> done);
+  std::vector<RegionKey> release_regions(const std::vector<RegionKey>& regions, Stayed* stayed);
+  std::optional<Stays> why_stay(RegionKey key);
   void punch_absent(Object& object, ByteRange range);
   uint64_t known(Ino ino, uint64_t region);
   void free_file(Ino ino);

@@ -60,7 +60,7 @@ Status LmdbIndex::init(const std::string& path) {
       {"meta", &tables_.meta},       {"directories", &tables_.directories},
       {"objects", &tables_.objects}, {"regions", &tables_.regions},
       {"roots", &tables_.roots},     {"hosts", &tables_.hosts},
-      {"queues", &tables_.queues}};
+      {"queues", &tables_.queues},   {"pins", &tables_.pins}};
   for (auto [name, table] : names) {
     if (int e = ::mdb_dbi_open(txn, name, MDB_CREATE, table); e != 0) {
       ::mdb_txn_abort(txn);
@@ -82,6 +82,7 @@ Status LmdbIndex::init(const std::string& path) {
     next_ino_ = get_number("next_ino", kFirstIno);
     reserved_ino_ = next_ino_ + kInoRun;  // durable with the flush below
   }
+  if (int e = load_pins(); e != 0) return lmdb_error(e, "read pins");
   thread_ = start_thread("wh-index", [this] { run(); });
   post([](Batch& b) { b.clean = false; });
   flush();
@@ -206,6 +207,13 @@ void LmdbIndex::put_scrubbed(ScrubRecord record) {
 }
 
 uint64_t LmdbIndex::blocks_present(Ino ino) {
+  uint64_t blocks = 0;
+  visit_regions(ino,
+                [&](RegionKey, const RegionRecord& r) { blocks += static_cast<uint64_t>(std::popcount(r.present)); });
+  return blocks;
+}
+
+void LmdbIndex::visit_regions(Ino ino, const std::function<void(RegionKey, const RegionRecord&)>& visit) {
   MutexLock lock(mutex_);
   std::set<RegionKey> changing;
   bool emptied = false;  // then nothing of LMDB's counts, but for what has been stored since
@@ -220,15 +228,13 @@ uint64_t LmdbIndex::blocks_present(Ino ino) {
     for (auto it = b->evicted.lower_bound(RegionKey{ino, 0}); it != b->evicted.end() && it->ino == ino; ++it)
       changing.insert(*it);
   }
-  uint64_t blocks = 0;
-  const auto count = [&](const std::optional<RegionRecord>& r) {
-    if (r) blocks += static_cast<uint64_t>(std::popcount(r->present));
-  };
-  for (const RegionKey& key : changing) count(merged_region(key));
+  for (const RegionKey& key : changing) {
+    if (const auto r = merged_region(key)) visit(key, *r);
+  }
   scan_regions(ino, [&](RegionKey key, std::string_view bytes) {
-    if (!emptied && !changing.contains(key)) count(decode_region(bytes));
+    if (emptied || changing.contains(key)) return;
+    if (const auto r = decode_region(bytes)) visit(key, *r);
   });
-  return blocks;
 }
 
 void LmdbIndex::scan_regions(Ino ino, const VisitRegion& visit) {

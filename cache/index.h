@@ -27,6 +27,7 @@
 #include "base/unique_function.h"
 #include "cache/eviction_policy.h"
 #include "cache/index_format.h"
+#include "cache/pinned_files.h"
 #include "cache/space.h"
 
 namespace wormhole {
@@ -38,6 +39,26 @@ struct StoredBlocks {
   BlockIndex first = 0;
   std::vector<uint64_t> checksums;  // one per block from `first` on
   uint64_t bytes = 0;
+};
+
+// A region of which something is there.
+struct CachedRegion {
+  uint64_t region = 0;
+  uint64_t present = 0;  // bit i: block (region * 64 + i)
+  uint64_t bytes = 0;    // that these blocks hold
+};
+
+// What the cache holds in all, as of the last commit.
+struct CacheContents {
+  uint64_t small_bytes = 0;  // in the small queue
+  uint64_t main_bytes = 0;   // in the main queue
+  uint64_t regions = 0;
+};
+
+// Files of which something is there.
+struct CachedFiles {
+  uint64_t complete = 0;
+  uint64_t partial = 0;
 };
 
 class Index {
@@ -80,6 +101,11 @@ class Index {
   virtual void put_scrubbed(ScrubRecord record) = 0;
   // How many blocks of the object are there. Looks at each of its regions (about 100 ns for 4 MiB).
   virtual uint64_t blocks_present(Ino ino) = 0;
+  // The same, region by region, in order.
+  virtual std::vector<CachedRegion> cached_regions(Ino ino) = 0;
+  virtual CacheContents contents() = 0;
+  // Looks at every region of the cache: about a second for a million files.
+  virtual CachedFiles count_files() = 0;
   // Syncs the file, then records the blocks; without a record of the object they are not recorded. `committed` runs on
   // the index thread, with false if that failed.
   virtual void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) = 0;
@@ -87,13 +113,19 @@ class Index {
   virtual void forget_block(Ino ino, BlockIndex block) = 0;
   // None of its blocks is there any more: its file is gone.
   virtual void forget_blocks(Ino ino) = 0;
+  // Files that are never evicted. Changes hold at once, and are durable after the commit. A pin outlives the object's
+  // records: it goes with unpin() alone.
+  virtual void pin(std::vector<Ino> files) = 0;
+  virtual void unpin(std::vector<Ino> files) = 0;
+  virtual const PinnedFiles& pinned() const = 0;
+
   // --- eviction: the index thread chooses, the owner of the blocks agrees, the index forgets, the owner frees ---
 
   // Readers tell it what they read.
   virtual EvictionPolicy& policy() = 0;
-  // From now on, whenever `space` has an excess, regions are chosen, and `ask` is called on the index thread with them.
-  // It sees to it that evict() follows, with those that may go, perhaps none. Both outlive the index, or the call of
-  // stop_evicting().
+  // From now on, whenever `space` has an excess, regions are chosen, none of a pinned file, and `ask` is called on the
+  // index thread with them. It sees to it that evict() follows, with those that may go, perhaps none. Both outlive the
+  // index, or the call of stop_evicting().
   using Ask = std::function<void(std::vector<RegionKey>)>;
   virtual void start_evicting(Space& space, Ask ask) = 0;
   // After it `ask` is not called any more.
@@ -102,8 +134,12 @@ class Index {
   virtual void make_room() = 0;
   // The regions' blocks are not there any more. `evicted` runs on the index thread after the commit: then their place
   // may be freed, and end_eviction() called with so many bytes.
+  enum class EvictionFor : uint8_t {
+    kRoom,     // it answers an ask
+    kRequest,  // somebody wants it
+  };
   using Evicted = UniqueFunction<void(bool ok, uint64_t bytes)>;
-  virtual void evict(std::vector<RegionKey> regions, Evicted evicted) = 0;
+  virtual void evict(std::vector<RegionKey> regions, EvictionFor why, Evicted evicted) = 0;
 
   // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
   virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;

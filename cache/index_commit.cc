@@ -77,12 +77,13 @@ void LmdbIndex::finish(Batch batch, bool ok, const Changes& changes) {
   for (auto& committed : batch.committed) {
     if (committed) committed(ok);
   }
-  for (auto& [regions, evicted] : batch.evictions) {
+  for (auto& [regions, why, evicted] : batch.evictions) {
     uint64_t bytes = 0;
     for (const RegionKey& key : regions) {
       if (auto it = changes.evicted.find(key); it != changes.evicted.end()) bytes += it->second;
     }
     evicted(ok, ok ? bytes : 0);
+    if (why != EvictionFor::kRoom) continue;
     asked_ = false;
     if (regions.empty()) choose_again_at_ = clock_.now() + kAllStayed;
   }
@@ -171,6 +172,7 @@ int LmdbIndex::apply(MDB_txn* txn, const Batch& batch, Changes* changes) {
     if (int e = put(txn, tables_.roots, url_key(url), encode(record)); e != 0) return e;
   }
   if (int e = apply_blocks(txn, batch, changes); e != 0) return e;
+  if (int e = apply_pins(txn, batch); e != 0) return e;
   if (int e = put_number(txn, "next_ino", batch.next_ino); e != 0) return e;
   if (batch.scrubbed) {
     if (int e = put(txn, tables_.meta, "scrubbed", encode(*batch.scrubbed)); e != 0) return e;

@@ -43,10 +43,10 @@ void LmdbIndex::make_room() {
   changed_.notify_all();
 }
 
-void LmdbIndex::evict(std::vector<RegionKey> regions, Evicted evicted) {
+void LmdbIndex::evict(std::vector<RegionKey> regions, EvictionFor why, Evicted evicted) {
   post([&](Batch& b) {
     for (const RegionKey& key : regions) b.evict_region(key);
-    b.evictions.emplace_back(std::move(regions), std::move(evicted));
+    b.evictions.push_back({std::move(regions), why, std::move(evicted)});
   });
   hurry();
 }
@@ -75,12 +75,17 @@ void LmdbIndex::choose_victims() {
   Changes changes;
   const int e = transact([&](MDB_txn* txn) { return choose(txn, excess, &victims, &changes); }, &changes);
   if (e != 0) log::error("index: nothing can be evicted: error=\"{}\"", ::mdb_strerror(e));
-  if (e != 0 || victims.empty()) {
-    choose_again_at_ = now + kAllStayed;
-    return;
-  }
+  if (e != 0 || victims.empty()) return nothing_chosen(now);
+  pinned_in_a_row_ = 0;
   asked_ = true;
   ask_(std::move(victims));
+}
+
+// If all at the heads of the queues was pinned, it stands at the back now: soon comes what is not, unless all is.
+void LmdbIndex::nothing_chosen(TimePoint now) {
+  if (pinned_in_a_row_ > 0 && pinned_in_a_row_ < contents().regions) return make_room();
+  pinned_in_a_row_ = 0;
+  choose_again_at_ = now + kAllStayed;
 }
 
 int LmdbIndex::choose(MDB_txn* txn, uint64_t excess, std::vector<RegionKey>* victims, Changes* changes) {
@@ -99,8 +104,14 @@ int LmdbIndex::choose(MDB_txn* txn, uint64_t excess, std::vector<RegionKey>* vic
     auto region = region_in(txn, key);
     if (!region || region->position != position) continue;
     const int64_t bytes = bytes_of(region->present, key.region, object_size(txn, key.ino));
-    const auto verdict = policy_.judge(main ? EvictionPolicy::Queue::kMain : EvictionPolicy::Queue::kSmall, key,
-                                       static_cast<uint64_t>(bytes));
+    const bool pinned = pinned_.contains(key.ino);
+    auto verdict = EvictionPolicy::Verdict::kBackToMain;
+    if (pinned) {
+      ++pinned_in_a_row_;
+    } else {
+      verdict = policy_.judge(main ? EvictionPolicy::Queue::kMain : EvictionPolicy::Queue::kSmall, key,
+                              static_cast<uint64_t>(bytes));
+    }
     changes->of(position) -= bytes;
     if (e = enqueue(txn, key, true, &*region, changes); e != 0) return e;
     changes->of(region->position) += bytes;

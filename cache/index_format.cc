@@ -75,6 +75,13 @@ std::string encode_key(Ino ino) {
   return out;
 }
 
+std::optional<Ino> decode_ino(std::string_view bytes) {
+  Reader in(bytes);
+  Ino ino = 0;
+  if (!in.take(&ino) || !in.at_end()) return std::nullopt;
+  return __builtin_bswap64(ino);
+}
+
 std::string encode_key(RegionKey key) {
   std::string out;
   append_big_endian(out, key.ino);

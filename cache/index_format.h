@@ -80,6 +80,7 @@ std::string seal(std::string_view key, std::string_view value);
 std::optional<std::string_view> unseal(std::string_view key, std::string_view sealed);
 
 std::string encode_key(Ino ino);
+std::optional<Ino> decode_ino(std::string_view bytes);
 std::string encode_key(RegionKey key);
 std::optional<RegionKey> decode_region_key(std::string_view bytes);
 

@@ -1,6 +1,6 @@
 // The index over LMDB. index.cc has what is read and posted, index_commit.cc the index thread and its transactions,
-// index_eviction.cc what goes when the cache is full, index_check.cc the look at one that nobody has open. Only these
-// four include it, and <lmdb.h> with it.
+// index_eviction.cc what goes when the cache is full, index_contents.cc what is there and what is pinned,
+// index_check.cc the look at one that nobody has open. Only these five include it, and <lmdb.h> with it.
 //
 // Posted writes are kept in `waiting_` until their transaction is committed, so that a reader sees them at once. The
 // index thread swaps the whole batch out (`committing_`), syncs the files of its blocks, applies it, commits, and then
@@ -73,7 +73,13 @@ struct Batch {
   std::optional<ScrubRecord> scrubbed;
   bool last = false;  // the end: what the policy has learnt is written
   std::vector<UniqueFunction<void(bool)>> committed;
-  std::vector<std::pair<std::vector<RegionKey>, Index::Evicted>> evictions;  // their regions are in `evicted`
+  struct Eviction {
+    std::vector<RegionKey> regions;  // they are in `evicted` as well
+    Index::EvictionFor why;
+    Index::Evicted evicted;
+  };
+  std::vector<Eviction> evictions;
+  std::map<Ino, bool> pins;  // true: from now on, false: not any more
   size_t records = 0;
 
   bool empty() const { return records == 0; }
@@ -88,7 +94,7 @@ struct Batch {
 };
 
 struct Tables {
-  MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0, hosts = 0, queues = 0;
+  MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0, hosts = 0, queues = 0, pins = 0;
 };
 
 // What a transaction changes of the sums; they are taken over when it is committed.
@@ -125,14 +131,20 @@ class LmdbIndex final : public Index {
   ScrubRecord scrubbed() override;
   void put_scrubbed(ScrubRecord record) override;
   uint64_t blocks_present(Ino ino) override;
+  std::vector<CachedRegion> cached_regions(Ino ino) override;
+  CacheContents contents() override;
+  CachedFiles count_files() override;
   void put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> committed) override;
   void forget_block(Ino ino, BlockIndex block) override;
   void forget_blocks(Ino ino) override;
+  void pin(std::vector<Ino> files) override;
+  void unpin(std::vector<Ino> files) override;
+  const PinnedFiles& pinned() const override { return pinned_; }
   EvictionPolicy& policy() override { return policy_; }
   void start_evicting(Space& space, Ask ask) override;
   void stop_evicting() override;
   void make_room() override;
-  void evict(std::vector<RegionKey> regions, Evicted evicted) override;
+  void evict(std::vector<RegionKey> regions, EvictionFor why, Evicted evicted) override;
   void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) override;
   void flush() override;
 
@@ -141,6 +153,8 @@ class LmdbIndex final : public Index {
   std::optional<std::string> get(MDB_dbi table, std::string_view key);
   uint64_t get_number(std::string_view key, uint64_t otherwise);
   std::optional<RegionRecord> merged_region(RegionKey key) REQUIRES_LOCK(mutex_);
+  // All that there is of the object, in no order.
+  void visit_regions(Ino ino, const std::function<void(RegionKey, const RegionRecord&)>& visit);
   // All that LMDB has of the object, in order.
   using VisitRegion = std::function<void(RegionKey, std::string_view encoded)>;
   void scan_regions(Ino ino, const VisitRegion& visit);
@@ -161,6 +175,8 @@ class LmdbIndex final : public Index {
   int apply_blocks(MDB_txn* txn, const Batch& batch, Changes* changes);
   int apply_evictions(MDB_txn* txn, const Batch& batch, Changes* changes);
   int apply_drops(MDB_txn* txn, const Batch& batch, Changes* changes);
+  int apply_pins(MDB_txn* txn, const Batch& batch) const;
+  int load_pins();
   int enqueue(MDB_txn* txn, RegionKey key, bool main, RegionRecord* region, Changes* changes);
   int dequeue(MDB_txn* txn, QueuePosition position);
   int delete_region(MDB_txn* txn, RegionKey key, const RegionRecord& region, uint64_t size, Changes* changes);
@@ -168,6 +184,7 @@ class LmdbIndex final : public Index {
   std::optional<RegionRecord> region_in(MDB_txn* txn, RegionKey key) const;
   void count_evicted(uint64_t bytes);
   void choose_victims();
+  void nothing_chosen(TimePoint now);
   int head(MDB_txn* txn, bool main, QueuePosition* position, RegionKey* key) const;
   int choose(MDB_txn* txn, uint64_t needed, std::vector<RegionKey>* victims, Changes* changes);
   uint64_t object_size(MDB_txn* txn, Ino ino) const;
@@ -183,11 +200,13 @@ class LmdbIndex final : public Index {
   std::thread thread_;
 
   EvictionPolicy policy_;
+  PinnedFiles pinned_;
   // The index thread's.
   uint64_t small_bytes_ = 0, main_bytes_ = 0;  // in the queues, committed
   uint64_t next_sequence_ = 1;
-  bool asked_ = false;           // and evict() has not followed yet
-  TimePoint choose_again_at_{};  // all that were asked for had to stay
+  bool asked_ = false;            // and evict() has not followed yet
+  TimePoint choose_again_at_{};   // all that were asked for had to stay
+  uint64_t pinned_in_a_row_ = 0;  // regions that were passed over since something was chosen
 
   Mutex evicting_mutex_;  // held while asking
   Space* space_ GUARDED_BY(evicting_mutex_) = nullptr;

@@ -196,6 +196,16 @@ void BlockReader::close(Ino ino) {
 
 // Open, but nobody reads: what is under way for nobody ends, what is stored needs no memory, and the next reader begins
 // with a small window.
+void BlockReader::forget(Ino ino) {
+  const auto object = objects_.find(ino);
+  if (object == objects_.end()) return;
+  auto& parts = object->second->parts;
+  for (auto it = parts.begin(); it != parts.end();) {
+    Part& part = *(it++)->second;
+    if (part.state == Part::State::kResident) remove_part(part);
+  }
+}
+
 void BlockReader::give_back_memory(Object& o) {
   o.rests = true;
   o.readahead.rest();

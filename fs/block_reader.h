@@ -73,6 +73,9 @@ class BlockReader {
   // REQUIRES: the object is open.
   void read(Ino ino, ByteRange range, ReadReply reply);
 
+  // What is kept of it in memory for another reader goes.
+  void forget(Ino ino);
+
   // The fetcher's events, as in FetchSink.
   void fetch_head(FetchId id, ObjectHead head);
   void fetch_progress(FetchId id, uint64_t arrived);

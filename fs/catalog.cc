@@ -269,15 +269,31 @@ void Catalog::single_file_arrived(const NodeRef& directory, const Document& docu
   const DirectoryEntry e = merged.directory.entries.front();
   publish(directory, std::move(merged));
   // The HEAD has told the validator as well.
-  if (e.doubtful) apply_head(directory, cached(directory->ino), e.name, *file);
+  if (e.doubtful) apply_head(cached(directory->ino), e.name, *file);
 }
 
 void Catalog::publish(const NodeRef& directory, MergeResult merged) {
   auto snapshot = std::make_shared<const Directory>(std::move(merged.directory));
-  index_.put_directory(directory->ino, encode(*snapshot));
+  write_directory(*snapshot, merged.superseded, merged.successions);
   remember(snapshot);
   answer(directory->ino, DirectoryRef(snapshot));
   if (!merged.superseded.empty()) on_superseded_(merged.superseded);
+}
+
+// A pin is the name's: it goes over to the new version. The new one is pinned before the directory shows it, and the
+// old one not any more only after that, so that a crash cannot lose it.
+void Catalog::write_directory(const Directory& directory, const std::vector<Ino>& superseded,
+                              const std::vector<MergeResult::Succession>& successions) {
+  std::vector<Ino> heirs;
+  for (const auto& [from, to] : successions) {
+    if (index_.pinned().contains(from)) heirs.push_back(to);
+  }
+  if (!heirs.empty()) index_.pin(std::move(heirs));
+  index_.put_directory(directory.ino, encode(directory));
+  std::vector<Ino> gone;
+  std::copy_if(superseded.begin(), superseded.end(), std::back_inserter(gone),
+               [this](Ino ino) { return index_.pinned().contains(ino); });
+  if (!gone.empty()) index_.unpin(std::move(gone));
 }
 
 void Catalog::listing_failed(const NodeRef& directory, const Error& error) {
@@ -372,7 +388,7 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
   if (document) {
     note_reachable(true);
     auto remote = file_of(*document);
-    result = remote ? apply_head(directory, listing, name, *remote) : fail(remote.error());
+    result = remote ? apply_head(listing, name, *remote) : fail(remote.error());
   } else if (server_did_not_speak(document.error().code)) {
     note_reachable(false);
     const bool usable = known != nullptr && known->size && !known->gone && options_.offline == OfflineMode::kAuto;
@@ -385,8 +401,8 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
 }
 
 // What a HEAD says becomes part of the listing: the exact size and time, or another version.
-Result<DirectoryEntry> Catalog::apply_head(const NodeRef& directory, const DirectoryRef& listing,
-                                           const std::string& name, const RemoteFile& file) {
+Result<DirectoryEntry> Catalog::apply_head(const DirectoryRef& listing, const std::string& name,
+                                           const RemoteFile& file) {
   if (listing == nullptr || listing->find(name) == nullptr)
     return fail(ErrorCode::kNotFound, "{}: no such entry", name);
   auto changed = std::make_shared<Directory>(*listing);
@@ -395,16 +411,18 @@ Result<DirectoryEntry> Catalog::apply_head(const NodeRef& directory, const Direc
   const bool same = !e->gone && (!e->size || *e->size == file.size) &&
                     (!record || (record->size == file.size && !record->validator.contradicts(file.validator)));
   std::vector<Ino> superseded;
+  std::vector<MergeResult::Succession> successions;
   if (!same) {
     superseded.push_back(e->ino);
     e->ino = index_.allocate_ino();
+    successions.push_back({superseded.front(), e->ino});
     e->listed_mtime = DirectoryEntry::kNotListedYet;
   }
   e->size = file.size;
   if (file.mtime) e->mtime = *file.mtime;
   e->doubtful = e->gone = false;
   const DirectoryEntry result = *e;
-  index_.put_directory(directory->ino, encode(*changed));
+  write_directory(*changed, superseded, successions);
   remember(std::move(changed));
   if (!superseded.empty()) on_superseded_(superseded);
   return result;

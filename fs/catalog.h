@@ -98,14 +98,15 @@ class Catalog {
   void listing_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
   void single_file_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
   void publish(const NodeRef& directory, MergeResult merged);
+  void write_directory(const Directory& directory, const std::vector<Ino>& superseded,
+                       const std::vector<MergeResult::Succession>& successions);
   void answer(Ino ino, const Result<DirectoryRef>& result);
   void use_known_where_due();
   TimePoint next_wake() const;
   void listing_failed(const NodeRef& directory, const Error& error);
   void ask_about(NodeRef directory, const DirectoryEntry& entry, EntryDone done);
   void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
-  Result<DirectoryEntry> apply_head(const NodeRef& directory, const DirectoryRef& listing, const std::string& name,
-                                    const RemoteFile& file);
+  Result<DirectoryEntry> apply_head(const DirectoryRef& listing, const std::string& name, const RemoteFile& file);
   void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need,
                      EntryDone done);
   void note_reachable(bool reachable);

@@ -95,7 +95,9 @@ MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_
   if (old == nullptr) return out;
   for (const DirectoryEntry& e : old->entries) {
     const DirectoryEntry* after = out.directory.find(e.name);
-    if (e.type == EntryType::kFile && (after == nullptr || after->ino != e.ino)) out.superseded.push_back(e.ino);
+    if (e.type != EntryType::kFile || (after != nullptr && after->ino == e.ino)) continue;
+    out.superseded.push_back(e.ino);
+    if (after != nullptr && after->type == EntryType::kFile) out.successions.push_back({e.ino, after->ino});
   }
   return out;
 }

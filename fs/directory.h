@@ -55,6 +55,10 @@ using DirectoryRef = std::shared_ptr<const Directory>;
 struct MergeResult {
   Directory directory;
   std::vector<Ino> superseded;  // files that are gone or have another version now
+  struct Succession {
+    Ino from, to;
+  };
+  std::vector<Succession> successions;  // of those, the files that have another version
 };
 
 // `old` may be null. `allocate` gives new inode numbers. `now`: seconds since the epoch, when the listing was asked

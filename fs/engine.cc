@@ -139,6 +139,16 @@ void Engine::drop(std::vector<Ino> inos) {
   });
 }
 
+void Engine::evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done) {
+  loop_->post([this, regions = std::move(regions), done = std::move(done)]() mutable {
+    for (size_t i = 0; i < regions.size(); ++i) {
+      if (i == 0 || regions[i].ino != regions[i - 1].ino) reader_->forget(regions[i].ino);
+    }
+    cache_->evict_on_request(
+        regions, [this](Task task) { loop_->post(std::move(task)); }, std::move(done));
+  });
+}
+
 void Engine::stop() {
   if (!thread_.joinable()) return;
   index_.stop_evicting();

@@ -39,6 +39,10 @@ class Engine {
   // Objects that nobody can open any more: their cached bytes go when the last handle is closed.
   void drop(std::vector<Ino> inos);
 
+  // Goes, if it may, whatever the policy thinks of it; what is kept of these files in memory goes too. `done` as in
+  // BlockCache::evict_on_request().
+  void evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done);
+
   // A read that did not come by (OpenFile::complete()), and a file whose reads the kernel does not show. Lock-free.
   void was_read(Ino ino, ByteRange range) { index_.policy().accessed(ino, range, clock_.now()); }
   void is_passed_through(Ino ino, uint64_t size) { index_.policy().accessed_whole(ino, size, clock_.now()); }

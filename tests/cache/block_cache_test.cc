@@ -727,6 +727,17 @@ class EvictionTest : public BlockCacheTest {
     index_->flush();
     on_loop([] {});
   }
+  BlockCache::EvictionResult evict_on_request(std::vector<RegionKey> keys) {
+    std::promise<BlockCache::EvictionResult> done;
+    on_loop([&] {
+      cache_->evict_on_request(
+          keys, [this](Task task) { loop_->post(std::move(task)); },
+          [&](BlockCache::EvictionResult result) { done.set_value(std::move(result)); });
+    });
+    auto result = done.get_future().get();
+    on_loop([] {});
+    return result;
+  }
   bool has_region(uint64_t region, Ino ino = kFile) { return has(region * kBlocksPerRegion, ino); }
   uint64_t disk_bytes() {
     uint64_t sum = 0;
@@ -874,6 +885,71 @@ TEST_F(EvictionTest, WhatIsBeingReadOrStoredStays) {
   EXPECT_THAT(reading.get(), Succeeds());
   evict({kFile, 0});
   EXPECT_FALSE(has_region(0));
+}
+
+TEST_F(EvictionTest, WhatIsPinnedStaysWhateverElseIsRead) {
+  constexpr Ino kPinned = 0x77;
+  open(kPinned, 5 * kRegionSize);
+  index_->pin({kPinned});
+  for (uint64_t r = 0; r < 5; ++r) store_region(r, kPinned, 5 * kRegionSize);
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 64; ++r) store_region(r);
+  for (uint64_t r = 0; r < 5; ++r) EXPECT_TRUE(has_region(r, kPinned)) << r;
+  EXPECT_LE(disk_bytes(), kLimit + kRegionSize);
+  index_->unpin({kPinned});
+  EXPECT_TRUE(evict_on_request({{kPinned, 0}, {kPinned, 4}}).stayed.empty());
+  EXPECT_FALSE(has_region(0, kPinned));
+}
+
+TEST_F(EvictionTest, WhereAllIsPinnedNothingMoreIsStored) {
+  open(kFile, kLarge);
+  index_->pin({kFile});
+  uint64_t stored = 0;
+  for (uint64_t r = 0; r < 20; ++r) stored += store(r * kBlocksPerRegion, kBlocksPerRegion, kFile, kLarge) ? 1 : 0;
+  EXPECT_EQ(stored, kLimit / kRegionSize);
+  index_->unpin({kFile});
+  store_region(30);
+}
+
+TEST_F(EvictionTest, WhatIsAskedToGoGoes) {
+  open(kFile, kLarge);
+  for (uint64_t r = 0; r < 3; ++r) store_region(r);
+  index_->flush();
+  const auto result = evict_on_request({{kFile, 0}, {kFile, 2}, {kFile, 9}});
+  EXPECT_TRUE(result.ok);
+  EXPECT_TRUE(result.stayed.empty());
+  EXPECT_FALSE(has_region(0));
+  EXPECT_TRUE(has_region(1));
+  EXPECT_FALSE(has_region(2));
+  EXPECT_EQ(metrics_.bytes_cached.load(), static_cast<int64_t>(kRegionSize));
+  EXPECT_EQ(metrics_.bytes_evicted.load(), 2 * kRegionSize);
+  EXPECT_LE(disk_bytes(), kRegionSize + kBlockSize);
+  store_region(0);
+  EXPECT_THAT(read({0, kRegionSize}), Succeeds());
+}
+
+TEST_F(EvictionTest, WhatIsAskedToGoAndMustStaySaysWhy) {
+  constexpr Ino kServed = 0x71, kPinned = 0x72;
+  for (const Ino ino : {kServed, kPinned}) {
+    open(ino, kRegionSize);
+    store_region(0, ino, kRegionSize);
+  }
+  open(kFile, kLarge);
+  store_region(0);
+  const CompleteFileRef served = on_loop([&] { return cache_->complete_file(kServed); });
+  ASSERT_TRUE(served->enter());
+  index_->pin({kPinned});
+  disk_->hold_reads(true);
+  auto reading = std::async([&] { return read({0, kBlockSize}); });
+  ASSERT_TRUE(eventually([&] { return on_loop([&] { return disk_->held() > 0; }); }));
+  const auto result = evict_on_request({{kServed, 0}, {kPinned, 0}, {kFile, 0}});
+  on_loop([&] { disk_->hold_reads(false); });
+  EXPECT_THAT(reading.get(), Succeeds());
+  using Stays = BlockCache::Stays;
+  EXPECT_THAT(result.stayed, ::testing::ElementsAre(std::pair(RegionKey{kServed, 0}, Stays::kOpen),
+                                                    std::pair(RegionKey{kPinned, 0}, Stays::kPinned),
+                                                    std::pair(RegionKey{kFile, 0}, Stays::kBusy)));
+  EXPECT_TRUE(has_region(0, kServed) && has_region(0, kPinned) && has_region(0));
 }
 
 TEST_F(EvictionTest, WhatIsReadAgainStaysWhileAScanGoesBy) {

@@ -41,8 +41,10 @@ class IndexCheckTest : public ::testing::Test {
       index->put_directory(ino + kObjects, listing(ino));
       for (BlockIndex block = 0; block < 600; block += 1 + ino % 90) store(*index, ino, block);
     }
+    index->pin({kFirst, kFirst + 5});
     index->flush();
-    for (Ino ino = kFirst; ino < kFirst + kObjects; ino += 3) index->evict({{ino, 1}, {ino, 2}}, [](bool, uint64_t) {});
+    for (Ino ino = kFirst; ino < kFirst + kObjects; ino += 3)
+      index->evict({{ino, 1}, {ino, 2}}, Index::EvictionFor::kRequest, [](bool, uint64_t) {});
   }
 
   std::unique_ptr<Index> open() {

@@ -565,5 +565,65 @@ TEST_F(IndexTest, AMissingDirectoryIsAnError) {
   EXPECT_FALSE(Index::open(directory_ / "nowhere", metrics_).has_value());
 }
 
+// --- pins, and what is there ---------------------------------------------------------------------------------------
+
+TEST_F(IndexTest, APinHoldsAtOnceAndSurvivesAnyEnd) {
+  in_a_process_that_is_killed([&] {
+    index_->pin({kFile, kOther});
+    EXPECT_TRUE(index_->pinned().contains(kFile));
+    index_->flush();
+    index_->unpin({kOther});
+    EXPECT_FALSE(index_->pinned().contains(kOther));
+    index_->flush();
+  });
+  open();
+  EXPECT_THAT(index_->pinned().all(), ::testing::ElementsAre(kFile));
+  index_->unpin({kFile});
+  index_->pin({kOther});
+  index_->unpin({kOther});
+  reopen();
+  EXPECT_EQ(index_->pinned().count(), 0u);
+}
+
+TEST_F(IndexTest, APinOutlivesTheRecordsOfItsFile) {
+  open();
+  store(kFile, 0);
+  index_->pin({kFile});
+  index_->drop_object(kFile, nullptr);
+  reopen();
+  EXPECT_TRUE(index_->pinned().contains(kFile));
+}
+
+TEST_F(IndexTest, WhatIsThereOfAFileIsToldRegionByRegion) {
+  open();
+  put_object(kFile, 70 * kBlockSize - 5);
+  store(kFile, 69);
+  index_->flush();
+  store(kFile, 0, 2);  // not committed yet
+  const auto regions = index_->cached_regions(kFile);
+  ASSERT_EQ(regions.size(), 2u);
+  EXPECT_EQ(regions[0].region, 0u);
+  EXPECT_EQ(regions[0].present, 0b11u);
+  EXPECT_EQ(regions[0].bytes, 2 * kBlockSize);
+  EXPECT_EQ(regions[1].region, 1u);
+  EXPECT_EQ(regions[1].present, 0b100000u);
+  EXPECT_EQ(regions[1].bytes, kBlockSize - 5);
+  EXPECT_TRUE(index_->cached_regions(kOther).empty());
+}
+
+TEST_F(IndexTest, FilesAreCountedByHowMuchOfThemIsThere) {
+  open();
+  EXPECT_EQ(index_->count_files().complete + index_->count_files().partial, 0u);
+  put_object(kFile, 66 * kBlockSize);
+  store(kFile, 0, 66);
+  put_object(kOther, 2 * kBlockSize);
+  store(kOther, 1);
+  index_->flush();
+  EXPECT_EQ(index_->count_files().complete, 1u);
+  EXPECT_EQ(index_->count_files().partial, 1u);
+  EXPECT_EQ(index_->contents().regions, 3u);
+  EXPECT_EQ(index_->contents().small_bytes + index_->contents().main_bytes, 67 * kBlockSize);
+}
+
 }  // namespace
 }  // namespace wormhole

@@ -517,6 +517,18 @@ TEST_F(CatalogTest, AFileThatHasChangedIsStaleAndItsOldVersionIsOfNoUse) {
   EXPECT_THAT(superseded(1), ElementsAre(a.ino));
 }
 
+TEST_F(CatalogTest, APinGoesOverToTheNewVersion) {
+  know({{"a", 100}, {"b", 100}, {"c", 100}});
+  const Ino a = known("a").ino, b = known("b").ino, c = known("c").ino;
+  index_->pin({a, b});
+  become_old();
+  auto asked = list();
+  serve({{"a", 101}, {"c", 101}});
+  ASSERT_THAT(asked.get(), Succeeds());
+  ASSERT_THAT(superseded(3), ::testing::UnorderedElementsAre(a, b, c));
+  EXPECT_THAT(index_->pinned().all(), ElementsAre(known("a").ino)) << "b is gone, and c was not pinned";
+}
+
 TEST_F(CatalogTest, AFileThatIsGoneIsStale) {
   know({{"a"}});
   const DirectoryEntry a = known("a");
@@ -606,6 +618,16 @@ class DistrustTest : public CatalogTest {
 
   DirectoryEntry a_;
 };
+
+TEST_F(DistrustTest, APinGoesOverToTheVersionThatIsFound) {
+  index_->pin({a_.ino});
+  auto asked = stat("a");
+  serve_head(head(100, "\"v2\""));
+  const auto now = asked.get();
+  ASSERT_THAT(now, Succeeds());
+  EXPECT_THAT(superseded(1), ElementsAre(a_.ino));
+  EXPECT_THAT(index_->pinned().all(), ElementsAre(now->ino));
+}
 
 TEST_F(DistrustTest, TheNextStatAsksAndHasANewNumber) {
   auto asked = stat("a");

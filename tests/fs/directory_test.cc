@@ -39,6 +39,7 @@ class DirectoryTest : public ::testing::Test {
     MergeResult merged = merge_listing(known_ ? &*known_ : nullptr, kDirectory, Listing{std::move(entries), 0}, now,
                                        [this] { return next_ino_++; });
     superseded_ = std::move(merged.superseded);
+    successions_ = std::move(merged.successions);
     known_ = std::move(merged.directory);
     return *known_;
   }
@@ -51,6 +52,7 @@ class DirectoryTest : public ::testing::Test {
 
   std::optional<Directory> known_;
   std::vector<Ino> superseded_;
+  std::vector<MergeResult::Succession> successions_;
   Ino next_ino_ = 100;
 };
 
@@ -173,6 +175,9 @@ TEST_F(DirectoryTest, ManyChangesAtOnceAreToldApart) {
   list({file("same"), file("new"), file("changed", 2)}, kLater);
   EXPECT_THAT(superseded_, UnorderedElementsAre(changed, gone));
   EXPECT_EQ(ino("same"), same);
+  ASSERT_EQ(successions_.size(), 1u);
+  EXPECT_EQ(successions_[0].from, changed);
+  EXPECT_EQ(successions_[0].to, ino("changed"));
 }
 
 TEST_F(DirectoryTest, NoNumberIsGivenTwice) {
