@@ -39,6 +39,18 @@ uint64_t Space::excess(TimePoint now) {
   return std::max(lacking, has + std::min(2 * headroom(), options_.limit) - options_.limit);
 }
 
+Space::State Space::state() const {
+  State out{options_.limit, options_.limit - headroom(), 0, 0};
+  struct statvfs s {};
+  if (::statvfs(options_.path.c_str(), &s) != 0) return out;
+  out.disk_free = static_cast<uint64_t>(s.f_bavail) * s.f_frsize;
+  out.min_free = static_cast<uint64_t>(options_.min_free * static_cast<double>(s.f_blocks)) * s.f_frsize;
+  const uint64_t has = used();
+  const uint64_t with_disk = has + out.disk_free;
+  out.holds = std::min(out.holds, with_disk > out.min_free ? with_disk - out.min_free : 0);
+  return out;
+}
+
 uint64_t Space::shortage(TimePoint now) {
   MutexLock lock(mutex_);
   if (looked_at_ != TimePoint{} && now - looked_at_ < kLookEvery) return shortage_;

@@ -42,6 +42,15 @@ class Space {
 
   uint64_t limit() const { return options_.limit; }
 
+  // What the options and the disk allow now.
+  struct State {
+    uint64_t limit = 0;
+    uint64_t holds = 0;      // more than this is not kept for long: the rest is room for what arrives, or the disk's
+    uint64_t disk_free = 0;  // of the file system
+    uint64_t min_free = 0;   // of that it keeps
+  };
+  State state() const;
+
  private:
   uint64_t used() const;
   uint64_t headroom() const;

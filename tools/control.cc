@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "base/log.h"
 #include "base/thread.h"
@@ -20,6 +21,12 @@ namespace {
 
 // A client that says nothing, or a daemon that does not answer, is given up after this.
 constexpr timeval kPatience{2, 0};
+// A daemon that works for the client: it frees disk space, or counts millions of files. One that dies closes the
+// socket.
+constexpr timeval kPatienceWithWork{600, 0};
+
+// A request names at most some thousand files; who sends more is no client of ours.
+constexpr size_t kLargestRequest = 1 << 20;
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -30,9 +37,9 @@ Result<sockaddr_un> address_of(const std::string& path) {
   return address;
 }
 
-void set_patience(int fd) {
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
-  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
+void set_patience(int fd, const timeval& patience) {
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 }
 
 bool send_all(int fd, const std::string& text) {
@@ -44,13 +51,24 @@ bool send_all(int fd, const std::string& text) {
   return true;
 }
 
-FileDescriptor connect_to(const std::string& path) {
+FileDescriptor connect_to(const std::string& path, const timeval& patience) {
   const auto address = address_of(path);
   if (!address) return {};
   FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  set_patience(fd.get());
+  set_patience(fd.get(), patience);
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0) return {};
   return fd;
+}
+
+// Nothing when it does not answer.
+std::optional<nlohmann::json> ask(int fd, const nlohmann::json& request) {
+  if (!send_all(fd, request.dump() + "\n")) return std::nullopt;
+  std::string text;
+  char buffer[4096];
+  for (ssize_t n; (n = ::recv(fd, buffer, sizeof(buffer), 0)) > 0;) text.append(buffer, static_cast<size_t>(n));
+  auto answer = nlohmann::json::parse(text, nullptr, false);
+  if (!answer.is_object()) return std::nullopt;
+  return answer;
 }
 
 }  // namespace
@@ -102,41 +120,68 @@ ControlServer::~ControlServer() {
 void ControlServer::run() {
   pollfd fds[2] = {{listener_.get(), POLLIN, 0}, {end_.get(), POLLIN, 0}};
   while (true) {
-    if (::poll(fds, 2, -1) < 0 && errno != EINTR) return;
-    if (fds[1].revents != 0) return;
+    if (::poll(fds, 2, -1) < 0 && errno != EINTR) break;
+    if (fds[1].revents != 0) break;
     if (fds[0].revents == 0) continue;
     FileDescriptor client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (client) serve(client.get());
+    if (!client) continue;
+    join_served(false);
+    Client& c = clients_.emplace_back();
+    c.thread = start_thread("wh-client", [this, &c, fd = std::move(client)] {
+      serve(fd.get());
+      c.served.store(true);
+    });
   }
+  join_served(true);
+}
+
+void ControlServer::join_served(bool all) {
+  std::erase_if(clients_, [all](Client& client) {
+    if (!all && !client.served.load()) return false;
+    client.thread.join();
+    return true;
+  });
 }
 
 void ControlServer::serve(int client) const {
-  set_patience(client);
-  std::string command;
-  char c = 0;
-  while (command.size() < 256 && ::recv(client, &c, 1, 0) == 1 && c != '\n') command += c;
-  send_all(client, handler_(command).dump() + "\n");
+  set_patience(client, kPatience);
+  std::string line;
+  char buffer[4096];
+  while (line.size() < kLargestRequest && !line.ends_with('\n')) {
+    const ssize_t n = ::recv(client, buffer, sizeof(buffer), 0);
+    if (n <= 0) return;
+    line.append(buffer, static_cast<size_t>(n));
+  }
+  const auto request = nlohmann::json::parse(line, nullptr, false);
+  const nlohmann::json answer =
+      request.is_object() ? handler_(request) : nlohmann::json{{"error", "this is no request of wormhole"}};
+  // A name that is no UTF-8 must not end the daemon.
+  send_all(client, answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
-std::vector<nlohmann::json> ask_all_mounts(const std::string& command) {
+std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request) {
   std::vector<nlohmann::json> answers;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(control_directory(), error)) {
     if (entry.path().extension() != ".sock") continue;
-    FileDescriptor fd = connect_to(entry.path());
+    const FileDescriptor fd = connect_to(entry.path(), kPatience);
     if (!fd) {  // left behind by a daemon that was killed
       const pid_t pid = std::atoi(entry.path().stem().c_str());
       if (pid > 0 && !std::filesystem::exists("/proc/" + std::to_string(pid))) ::unlink(entry.path().c_str());
       continue;
     }
-    std::string text;
-    char buffer[4096];
-    if (!send_all(fd.get(), command + "\n")) continue;
-    for (ssize_t n; (n = ::recv(fd.get(), buffer, sizeof(buffer), 0)) > 0;) text.append(buffer, static_cast<size_t>(n));
-    auto answer = nlohmann::json::parse(text, nullptr, false);
-    if (!answer.is_discarded()) answers.push_back(std::move(answer));
+    auto answer = ask(fd.get(), request);
+    if (answer && !answer->contains("error")) answers.push_back(std::move(*answer));
   }
   return answers;
+}
+
+Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request) {
+  const FileDescriptor fd = connect_to(control_directory() + "/" + std::to_string(pid) + ".sock", kPatienceWithWork);
+  auto answer = fd ? ask(fd.get(), request) : std::nullopt;
+  if (!answer) return fail(ErrorCode::kUnreachable, "the daemon (pid {}) does not answer any more", pid);
+  if (answer->contains("error")) return fail(ErrorCode::kInvalid, "{}", answer->value("error", "the daemon refuses"));
+  return std::move(*answer);
 }
 
 }  // namespace wormhole

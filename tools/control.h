@@ -1,10 +1,16 @@
-// How `wormhole status` talks to running mounts: a Unix socket for each, in a directory that only its user can enter. A
-// client sends one word and a newline, and reads one JSON document until the end.
+// How the commands talk to running mounts: a Unix socket for each, in a directory that only its user can enter. A
+// client sends one JSON object in one line, {"do": "status"}, and reads one JSON document until the end: the answer, or
+// {"error": "why not"}.
 //
-// Thread: the server has one of its own (wh-control), on which it calls back.
+// Thread: the server has one of its own (wh-control) and one for each client (wh-client), on which it calls back: a
+// request that takes its time keeps no other waiting.
 #pragma once
 
+#include <sys/types.h>
+
+#include <atomic>
 #include <functional>
+#include <list>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -18,22 +24,30 @@ namespace wormhole {
 
 class ControlServer {
  public:
-  using Handler = std::function<nlohmann::json(const std::string& command)>;
+  // Called by several threads at once.
+  using Handler = std::function<nlohmann::json(const nlohmann::json& request)>;
 
   // Listens on control_directory()/<pid>.sock.
   static Result<std::unique_ptr<ControlServer>> start(Handler handler);
-  // Removes the socket.
+  // Removes the socket, and waits for the clients that are being served.
   ~ControlServer();
 
  private:
   ControlServer(std::string path, FileDescriptor listener, Handler handler);
   void run();
   void serve(int client) const;
+  void join_served(bool all);
+
+  struct Client {
+    std::atomic<bool> served{false};
+    std::thread thread;
+  };
 
   const std::string path_;
   FileDescriptor listener_;
   FileDescriptor end_;  // an eventfd
   const Handler handler_;
+  std::list<Client> clients_;  // the server thread's
   std::thread thread_;
 };
 
@@ -41,6 +55,10 @@ class ControlServer {
 std::string control_directory();
 
 // The answers of all mounts of this user that run now.
-std::vector<nlohmann::json> ask_all_mounts(const std::string& command);
+std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request);
+
+// The answer of the mount whose daemon is process `pid`, however long it takes. kUnreachable when nobody answers,
+// kInvalid with what the daemon says when it refuses.
+Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request);
 
 }  // namespace wormhole

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "tools/mount_table.h"
 
 namespace wormhole {
 namespace {
@@ -199,14 +201,24 @@ Status Daemon::mount() {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = ::write(ended_fd_, &one, sizeof(one));
   });
-  auto control = ControlServer::start([this](const std::string&) { return status(); });
+  find_device();
+  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engine_, *space_, metrics_);
+  auto control = ControlServer::start([this](const nlohmann::json& request) {
+    return request.value("do", "") == "status" ? status() : cache_requests_->answer(request);
+  });
   if (control) {
     control_ = std::move(*control);
   } else {
-    log::warn("wormhole status will not show this mount: {}", control.error().message);
+    log::warn("no command will find this mount: {}", control.error().message);
   }
   log::info("mounted: url={} mountpoint={} io={}", source_, options_.mountpoint, engine_->io_backend());
   return {};
+}
+
+// From the mount table and not by a stat: that would ask this daemon.
+void Daemon::find_device() {
+  if (const auto mount = find_wormhole_above(options_.mountpoint); mount && mount->mountpoint == options_.mountpoint)
+    device_ = fmt::format("{}:{}", major(mount->device), minor(mount->device));
 }
 
 void Daemon::run() {
@@ -227,6 +239,7 @@ Daemon::~Daemon() { stop(); }
 
 // Everybody who waits is answered before the session goes: first the reads, then the wire, then the names.
 void Daemon::stop() {
+  if (cache_requests_) cache_requests_->stop();
   control_.reset();
   if (session_) session_->stop();
   if (engine_) engine_->stop();
@@ -257,6 +270,7 @@ nlohmann::json Daemon::status() const {
   const LinkEstimate link = fetcher_->link();
   return {
       {"mountpoint", options_.mountpoint},
+      {"device", device_},
       {"url", source_},
       {"pid", ::getpid()},
       {"version", WORMHOLE_VERSION},

@@ -16,6 +16,7 @@
 #include "fs/filesystem.h"
 #include "fs/session.h"
 #include "net/curl_fetcher.h"
+#include "tools/cache_requests.h"
 #include "tools/control.h"
 #include "tools/mount_options.h"
 
@@ -42,6 +43,7 @@ class Daemon {
   void refuse_passthrough();
   Status check_root_listing();
   Status mount();
+  void find_device();
   nlohmann::json status() const;
   void stop();
 
@@ -63,6 +65,8 @@ class Daemon {
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<Session> session_;
+  std::string device_;  // "major:minor": st_dev of what is in the mount
+  std::unique_ptr<CacheRequests> cache_requests_;
   std::unique_ptr<ControlServer> control_;
 };
 

@@ -37,7 +37,7 @@ int status(const std::string& place, bool as_json) {
   std::string wanted = place;
   if (char resolved[PATH_MAX]; !place.empty() && ::realpath(place.c_str(), resolved) != nullptr) wanted = resolved;
   nlohmann::json mounts = nlohmann::json::array();
-  for (auto& mount : ask_all_mounts("status")) {
+  for (auto& mount : ask_all_mounts({{"do", "status"}})) {
     if (wanted.empty() || mount.value("mountpoint", "") == wanted) mounts.push_back(std::move(mount));
   }
   if (!wanted.empty() && mounts.empty()) {

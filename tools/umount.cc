@@ -36,7 +36,7 @@ std::string resolve(const std::string& place) {
 }
 
 pid_t daemon_of(const std::string& place) {
-  for (const auto& mount : ask_all_mounts("status")) {
+  for (const auto& mount : ask_all_mounts({{"do", "status"}})) {
     if (mount.value("mountpoint", "") == place) return mount.value("pid", 0);
   }
   return 0;
