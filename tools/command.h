@@ -16,11 +16,16 @@ namespace wormhole {
 
 using Run = std::function<int()>;
 
+CLI::App* add_cache_command(CLI::App& program, Run& run);   // cache.cc
+CLI::App* add_evict_command(CLI::App& program, Run& run);   // evict.cc
 CLI::App* add_get_command(CLI::App& program, Run& run);     // get.cc
 CLI::App* add_host_command(CLI::App& program, Run& run);    // host.cc
 CLI::App* add_mount_command(CLI::App& program, Run& run);   // mount.cc
+CLI::App* add_pin_command(CLI::App& program, Run& run);     // pin.cc
 CLI::App* add_status_command(CLI::App& program, Run& run);  // status.cc
 CLI::App* add_umount_command(CLI::App& program, Run& run);  // umount.cc
+CLI::App* add_unpin_command(CLI::App& program, Run& run);   // pin.cc
+CLI::App* add_warm_command(CLI::App& program, Run& run);    // warm.cc
 
 // The program under the name mount.wormhole, as mount(8) calls it. Returns the exit code.
 int mount_helper_main(int argc, char** argv);  // mount.cc

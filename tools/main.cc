@@ -21,6 +21,11 @@ int main(int argc, char** argv) {
   add_mount_command(program, run);
   add_umount_command(program, run);
   add_status_command(program, run);
+  add_warm_command(program, run);
+  add_evict_command(program, run);
+  add_pin_command(program, run);
+  add_unpin_command(program, run);
+  add_cache_command(program, run);
   add_get_command(program, run);
   add_host_command(program, run);
   for (CLI::App* command : program.get_subcommands({})) {

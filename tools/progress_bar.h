@@ -12,6 +12,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 
@@ -63,6 +64,8 @@ class ProgressBar {
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
+  // What stands in front of the line from now on.
+  void relabel(std::string label) { progress_.label = std::move(label); }
   // Call often, also when nothing has moved: the bar decides when to draw.
   void update(uint64_t done);
   // The work is done: how much, how long, how fast. Without this the line stays as it is.
