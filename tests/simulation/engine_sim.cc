@@ -572,14 +572,11 @@ class Simulation {
     });
     setup_.index->flush();
     if (!dies) return take_snapshot();
-    if (step == 0) {  // before the commit
-      put_back(before, 1);
-    } else {
-      take_snapshot();
-      if (step == 1) put_back(before, 1);    // ... and before any place was given back
-      if (step == 2) put_back(before, 0.5);  // ... in the middle of that
-    }
-    die_at_snapshot();
+    if (step > 0) take_snapshot();
+    die_at_snapshot([&] {
+      if (step < 2) put_back(before, 1);     // before the commit, or before any place was given back
+      if (step == 2) put_back(before, 0.5);  // in the middle of that
+    });
   }
   void run_a_task() {
     if (tasks_.empty()) return;
@@ -680,11 +677,12 @@ class Simulation {
     if (setup_.metrics.index_commits != commits_at_snapshot_) take_snapshot();
     die_at_snapshot();
   }
-  void die_at_snapshot() {
+  void die_at_snapshot(const std::function<void()>& then = [] {}) {
     trace("kill");
     setup_.die_and_start(
         snapshot_, [this](size_t length) { return chance(0.5) ? below(length + 1) : 0; },
-        [this] {
+        [this, &then] {
+          then();
           const bool loses = chance(0.7);
           setup_.disk.lose_written([this, loses] { return loses && chance(0.5); });
           check_the_index();
