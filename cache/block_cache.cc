@@ -725,7 +725,7 @@ bool BlockCache::may_store(ByteRange range, Ino ino) {
   for (uint64_t r = range.begin / kRegionSize; r <= (range.end - 1) / kRegionSize; ++r) {
     if (going_.contains(RegionKey{ino, r})) return false;
   }
-  if (space_.reserve(range.size(), std::chrono::steady_clock::now())) return true;
+  if (space_.reserve(in_pages(range.size()), std::chrono::steady_clock::now())) return true;
   index_.make_room();
   return false;
 }
@@ -745,7 +745,7 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page
     if (!store_error_logged_) log::warn("nothing more is cached for now: {}", f.error().message);
     store_error_logged_ = true;
     metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
-    space_.give_back(range.size());
+    space_.give_back(in_pages(range.size()));
     return done(false);
   }
   StoredBlocks blocks{ino, *f, block_of(range.begin), {}, range.size(), o.in_pack ? offset_in_file(o) : kNoPlace};
@@ -790,10 +790,10 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
     }
     metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
     index_.put_blocks(std::move(store->blocks),
-                      [&space = space_, n = store->range.size()](bool) { space.give_back(n); });
+                      [&space = space_, n = in_pages(store->range.size())](bool) { space.give_back(n); });
   } else {
     punch_absent(obj, store->range);
-    space_.give_back(store->range.size());
+    space_.give_back(in_pages(store->range.size()));
     metrics_.store_errors.fetch_add(1, std::memory_order_relaxed);
     if (!store_error_logged_) log::warn("a block could not be cached: ino={} result={}", ino, result);
     store_error_logged_ = true;

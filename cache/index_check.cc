@@ -252,7 +252,7 @@ class Check {
       return damaged("regions: object {} has no place, or one too many", k->ino);
     if (record->place != kNoPlace && !take_place(record->place, of->size))
       return damaged("regions: object {} lies where another does", k->ino);
-    const auto bytes = static_cast<uint64_t>(bytes_of(record->present, k->region, of->size));
+    const auto bytes = static_cast<uint64_t>(room_of(record->present, k->region, of->size));
     (record->position.main ? main_ : small_) += bytes;
     report_.bytes += bytes;
     ++report_.regions;

@@ -31,6 +31,10 @@ int64_t bytes_of(uint64_t present, uint64_t region, uint64_t object_size) {
   return bytes;
 }
 
+int64_t room_of(uint64_t present, uint64_t region, uint64_t object_size) {
+  return static_cast<int64_t>(in_pages(static_cast<uint64_t>(bytes_of(present, region, object_size))));
+}
+
 void LmdbIndex::run() {
   while (wait_for_batch()) {
     // `committing_` is changed by this thread alone, so it may be read here without the lock.
@@ -228,7 +232,7 @@ int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, Changes* changes) 
     }
     record_place(before, region, size, changes);
     changes->of(region.position) +=
-        bytes_of(region.present, key.region, size) - bytes_of(before.present, key.region, size);
+        room_of(region.present, key.region, size) - room_of(before.present, key.region, size);
     if (int e = put(txn, tables_.regions, encode_key(key), encode(region)); e != 0) return e;
   }
   return 0;
@@ -240,7 +244,7 @@ int LmdbIndex::apply_evictions(MDB_txn* txn, const Batch& batch, Changes* change
     if (!region) continue;
     const uint64_t size = object_size(txn, key.ino);
     if (int e = delete_region(txn, key, *region, size, changes); e != 0) return e;
-    changes->evicted[key] = static_cast<uint64_t>(bytes_of(region->present, key.region, size));
+    changes->evicted[key] = static_cast<uint64_t>(room_of(region->present, key.region, size));
     if (region->place != kNoPlace) changes->released[region->place] = place_of(*region, size);
   }
   return 0;
@@ -274,7 +278,7 @@ int LmdbIndex::delete_region(MDB_txn* txn, RegionKey key, const RegionRecord& re
   const std::string encoded = encode_key(key);
   MDB_val k = as_value(encoded);
   if (int e = ::mdb_del(txn, tables_.regions, &k, nullptr); e != 0) return e == MDB_NOTFOUND ? 0 : e;
-  changes->of(region.position) -= bytes_of(region.present, key.region, size);
+  changes->of(region.position) -= room_of(region.present, key.region, size);
   record_place(region, RegionRecord{}, size, changes);
   return dequeue(txn, region.position);
 }

@@ -104,7 +104,7 @@ int LmdbIndex::choose(MDB_txn* txn, uint64_t excess, std::vector<RegionKey>* vic
     if (e = dequeue(txn, position); e != 0) return e;
     auto region = region_in(txn, key);
     if (!region || region->position != position) continue;
-    const int64_t bytes = bytes_of(region->present, key.region, object_size(txn, key.ino));
+    const int64_t bytes = room_of(region->present, key.region, object_size(txn, key.ino));
     const bool pinned = pinned_.contains(key.ino);
     auto verdict = EvictionPolicy::Verdict::kBackToMain;
     if (pinned) {

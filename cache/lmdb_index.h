@@ -54,6 +54,8 @@ std::string url_key(const std::string& url);
 
 // The bytes that the blocks in `present` hold, the last one of the object being shorter.
 int64_t bytes_of(uint64_t present, uint64_t region, uint64_t object_size);
+// What they take on the disk, in whole pages: that is what counts for the limit.
+int64_t room_of(uint64_t present, uint64_t region, uint64_t object_size);
 
 // Everything that one transaction writes.
 struct Batch {

@@ -88,8 +88,7 @@ Result<PackPlace> Pack::allocate(uint32_t bytes) {
 
 void Pack::free(PackPlace place) {
   MutexLock lock(mutex_);
-  if (space_.free(place))
-    punch(ByteRange::of(place.offset, (uint64_t{place.length} + kPageSize - 1) / kPageSize * kPageSize));
+  if (space_.free(place)) punch(ByteRange::of(place.offset, in_pages(place.length)));
 }
 
 void Pack::punch(ByteRange range) {

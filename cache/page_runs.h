@@ -23,6 +23,9 @@ namespace wormhole {
 // no other object's business.
 inline constexpr uint32_t kPageSize = 4096;
 
+// What `bytes` of a file take on the disk: whole pages.
+inline uint64_t in_pages(uint64_t bytes) { return (bytes + kPageSize - 1) / kPageSize * kPageSize; }
+
 // A slab has 64 MiB: its record (2 KiB when full) fits one page of LMDB, so that storing an object writes no more than
 // that beside it; and 1 TiB has 16384 slabs, few enough to look at all of them.
 inline constexpr uint32_t kPagesPerSlab = 16384;

@@ -486,13 +486,13 @@ TEST_F(IndexTest, TheSumCountsTheBytesOfStoredBlocks) {
   EXPECT_EQ(cached_bytes(), static_cast<int64_t>(4 * kBlockSize));
 }
 
-TEST_F(IndexTest, AShortLastBlockCountsWithTheBytesItHas) {
+TEST_F(IndexTest, AShortLastBlockCountsWithThePagesItTakes) {
   open();
   put_object(kFile, kBlockSize + 10);
   store(kFile, 0, 2);
   put_object(kOther, 65 * kBlockSize + 7);  // the last block is the second one of its region
   store(kOther, 65);
-  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + 10 + 7));
+  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + 2 * kPageSize));
 }
 
 TEST_F(IndexTest, ALastBlockThatIsFullCountsAsOne) {
@@ -507,9 +507,9 @@ TEST_F(IndexTest, ABlockThatIsStoredTwiceCountsOnce) {
   put_object(kFile, 5);
   store(kFile, 0);
   store(kFile, 0);
-  EXPECT_EQ(cached_bytes(), 5);
+  EXPECT_EQ(cached_bytes(), kPageSize);
   store(kFile, 0);
-  EXPECT_EQ(cached_bytes(), 5);
+  EXPECT_EQ(cached_bytes(), kPageSize);
 }
 
 TEST_F(IndexTest, WhatIsForgottenOrDroppedIsTakenOffTheSum) {
@@ -518,13 +518,13 @@ TEST_F(IndexTest, WhatIsForgottenOrDroppedIsTakenOffTheSum) {
   store(kFile, 0, 2);
   put_object(kOther, 7);
   store(kOther, 0);
-  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + 17));
+  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + 2 * kPageSize));
   index_->forget_block(kFile, 1);
-  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + 7));
+  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + kPageSize));
   index_->forget_block(kFile, 1);
-  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + 7));
+  EXPECT_EQ(cached_bytes(), static_cast<int64_t>(kBlockSize + kPageSize));
   index_->drop_object(kFile, {});
-  EXPECT_EQ(cached_bytes(), 7);
+  EXPECT_EQ(cached_bytes(), kPageSize);
   index_->drop_object(kFile, {});
   index_->drop_object(kOther, {});
   EXPECT_EQ(cached_bytes(), 0);
@@ -534,11 +534,11 @@ TEST_F(IndexTest, ADropAndANewStoreInOneBatchCountTheNewOne) {
   open();
   put_object(kFile, 10);
   store(kFile, 0);
-  EXPECT_EQ(cached_bytes(), 10);
+  EXPECT_EQ(cached_bytes(), kPageSize);
   index_->drop_object(kFile, {});
   put_object(kFile, kBlockSize + 1);
   store(kFile, 1);
-  EXPECT_EQ(cached_bytes(), 1);
+  EXPECT_EQ(cached_bytes(), kPageSize);
 }
 
 TEST_F(IndexTest, TheSumIsKeptOverTheEnd) {
@@ -546,10 +546,10 @@ TEST_F(IndexTest, TheSumIsKeptOverTheEnd) {
   put_object(kFile, kBlockSize + 10);
   store(kFile, 0, 2);
   reopen();
-  EXPECT_EQ(metrics_.bytes_cached, static_cast<int64_t>(kBlockSize + 10));
+  EXPECT_EQ(metrics_.bytes_cached, static_cast<int64_t>(kBlockSize + kPageSize));
   index_->forget_block(kFile, 0);
   reopen();
-  EXPECT_EQ(metrics_.bytes_cached, 10);
+  EXPECT_EQ(metrics_.bytes_cached, kPageSize);
 }
 
 // --- what cannot be opened -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@
 #include "cache/index.h"
 #include "fs/block_reader.h"
 #include "tests/support/fake_fetcher.h"
+#include "tests/support/file_contents.h"
 #include "tests/support/index_snapshot.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/manual_disk.h"
@@ -85,7 +86,9 @@ class ReaderSetup {
     fetcher.lose_all();
     reader.reset();
     cache.reset();
-    index.reset();
+    const FileContents pack(pack_path(index_path()));
+    index.reset();  // it writes what it was told to; that never happened
+    pack.restore();
     snapshot.restore();
     meanwhile();
     start();
