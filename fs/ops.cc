@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "base/log.h"
 #include "fs/errno.h"
 #include "fs/filesystem.h"
+#include "fs/transport_uring.h"
 
 namespace wormhole {
 namespace {
@@ -59,7 +61,7 @@ class Request {
   std::unique_ptr<std::atomic<fuse_req_t>> waiting_;
 };
 
-Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(::fuse_req_userdata(req)); }
+Filesystem& filesystem(fuse_req_t req) { return static_cast<SessionData*>(::fuse_req_userdata(req))->filesystem; }
 
 OpenFile* file_of(const fuse_file_info* fi) { return reinterpret_cast<OpenFile*>(fi->fh); }
 
@@ -82,7 +84,7 @@ constexpr unsigned kMaxBackground = 64;
 constexpr size_t kLargestRead = 1 << 20;
 
 void op_init(void* userdata, fuse_conn_info* connection) {
-  Passthrough& passthrough = static_cast<Filesystem*>(userdata)->passthrough();
+  Passthrough& passthrough = static_cast<SessionData*>(userdata)->filesystem.passthrough();
   if (!passthrough.allowed()) {
     ::fuse_unset_feature_flag(connection, FUSE_CAP_PASSTHROUGH);
   } else if (!::fuse_set_feature_flag(connection, FUSE_CAP_PASSTHROUGH)) {
@@ -94,6 +96,9 @@ void op_init(void* userdata, fuse_conn_info* connection) {
   ::fuse_unset_feature_flag(connection, FUSE_CAP_READDIRPLUS_AUTO);
   ::fuse_set_feature_flag(connection, FUSE_CAP_ASYNC_READ);
   ::fuse_set_feature_flag(connection, FUSE_CAP_ASYNC_DIO);
+#ifdef FUSE_CAP_OVER_IO_URING
+  ::fuse_unset_feature_flag(connection, FUSE_CAP_OVER_IO_URING);  // libfuse's rings: transport_uring.h says why not
+#endif
   // Replies are written from our own buffers; a pipe in between gains nothing.
   ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_WRITE);
   ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
@@ -151,6 +156,13 @@ int32_t connect_backing(fuse_req_t req, int fd, Passthrough& passthrough) {
   return 0;
 }
 
+// Where the bytes of an answer of this thread go: to where the kernel takes them from, or to a buffer of the thread.
+std::span<std::byte> place_for_answer() {
+  if (const auto payload = UringTransport::payload(); !payload.empty()) return payload;
+  thread_local const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kLargestRead);
+  return {buffer.get(), kLargestRead};
+}
+
 // Answers from the cache's file, if all of `range` is in the page cache: then no thread need be woken for it. What has
 // to come from the disk is the engine's, which has many such reads under way with one thread.
 // `fs` counts the read before the reply: with it the reader may close the file, and then `file` is gone.
@@ -159,15 +171,15 @@ bool reply_from_page_cache(fuse_req_t req, Filesystem& fs, const OpenFile& file,
   if (complete == nullptr) return false;
   if (range.begin >= complete->size()) return ::fuse_reply_buf(req, nullptr, 0), true;
   range.end = std::min(range.end, complete->size());
-  thread_local const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kLargestRead);
-  if (range.size() > kLargestRead || !complete->enter()) return false;
-  iovec into{buffer.get(), range.size()};
+  const std::span<std::byte> place = place_for_answer();
+  if (range.size() > place.size() || !complete->enter()) return false;
+  iovec into{place.data(), range.size()};
   const ssize_t n =
       ::preadv2(complete->fd(), &into, 1, static_cast<off_t>(complete->offset() + range.begin), RWF_NOWAIT);
   complete->leave();
   if (n != static_cast<ssize_t>(range.size())) return false;
   fs.was_read(file, range);
-  ::fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.get()), range.size());
+  ::fuse_reply_buf(req, reinterpret_cast<const char*>(place.data()), range.size());
   return true;
 }
 

@@ -1,5 +1,5 @@
 // The file system in front of the kernel: fuse_lowlevel_ops decode a request, call the Filesystem and reply. Nothing is
-// decided here. ops.cc and session.cc are the only files that know libfuse.
+// decided here. ops.cc, session.cc and transport_uring.cc are the only files that know libfuse.
 //
 // Thread: libfuse's workers call; replies come from any thread.
 #pragma once
@@ -9,8 +9,14 @@ struct fuse_lowlevel_ops;
 namespace wormhole {
 
 class Filesystem;
+class UringTransport;
 
-// The userdata of the session is the Filesystem.
+// The userdata of the session.
+struct SessionData {
+  Filesystem& filesystem;
+  UringTransport* rings = nullptr;  // null when requests come by /dev/fuse alone
+};
+
 const fuse_lowlevel_ops& fuse_ops();
 
 }  // namespace wormhole

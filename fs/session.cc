@@ -16,6 +16,7 @@
 #include "base/thread.h"
 #include "fs/filesystem.h"
 #include "fs/ops.h"
+#include "fs/transport_uring.h"
 
 namespace wormhole {
 namespace {
@@ -67,10 +68,17 @@ std::string device_of(const std::string& mountpoint) {
 
 }  // namespace
 
+Session::Session(SessionOptions options, FuseTransportState transport, Filesystem& filesystem)
+    : options_(std::move(options)),
+      transport_(std::move(transport)),
+      data_(std::make_unique<SessionData>(SessionData{filesystem})) {}
+
 Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, Filesystem& filesystem) {
   ::fuse_set_log_func(on_libfuse_message);
   catch_wake_signal();
-  std::unique_ptr<Session> self(new Session(std::move(options)));
+  auto transport = choose_transport(options.transport);
+  if (!transport) return fail(transport.error());
+  std::unique_ptr<Session> self(new Session(std::move(options), std::move(*transport), filesystem));
   std::string list = "fsname=" + self->options_.source + ",subtype=wormhole,default_permissions,ro";
   // A comma separates options; in a URL it must be escaped.
   for (size_t i = std::strlen("fsname="); i < std::strlen("fsname=") + self->options_.source.size(); ++i) {
@@ -83,7 +91,7 @@ Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, Filesyst
   ::fuse_opt_add_arg(&args, "-o");
   ::fuse_opt_add_arg(&args, list.c_str());
   t_last_message.clear();
-  self->session_ = ::fuse_session_new(&args, &fuse_ops(), sizeof(fuse_lowlevel_ops), &filesystem);
+  self->session_ = ::fuse_session_new(&args, &fuse_ops(), sizeof(fuse_lowlevel_ops), self->data_.get());
   ::fuse_opt_free_args(&args);
   if (self->session_ == nullptr) {
     return fail(ErrorCode::kInvalid, "mount options are refused: {} ({})", list, t_last_message);
@@ -93,6 +101,7 @@ Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, Filesyst
                 t_last_message.empty() ? "fusermount3 or the kernel refused" : t_last_message);
   }
   self->mounted_ = true;
+  if (auto s = self->attach_rings(); !s) return fail(s.error());
   return self;
 }
 
@@ -101,7 +110,23 @@ Session::~Session() {
   if (session_ != nullptr) ::fuse_session_destroy(session_);
 }
 
-void Session::start(std::function<void()> ended) {
+Status Session::attach_rings() {
+  if (!transport_.uring) return {};
+  auto rings = UringTransport::attach(session_, options_.threads);
+  if (!rings) return without_uring(rings.error().message);
+  rings_ = std::move(*rings);
+  data_->rings = rings_.get();
+  return {};
+}
+
+// Somebody who asks for uring gets it or an error.
+Status Session::without_uring(const std::string& why_not) {
+  if (options_.transport == FuseTransport::kUring) return fail(ErrorCode::kInvalid, "transport=uring: {}", why_not);
+  transport_ = {false, why_not};
+  return {};
+}
+
+Status Session::start(std::function<void()> ended) {
   loop_ended_ = false;
   thread_ = start_thread("wh-fuse", [this, ended = std::move(ended)] {
     fuse_loop_config* config = ::fuse_loop_cfg_create();
@@ -110,10 +135,17 @@ void Session::start(std::function<void()> ended) {
     const int result = ::fuse_session_loop_mt(session_, config);
     ::fuse_loop_cfg_destroy(config);
     if (result != 0) log::info("the FUSE loop has ended: result={}", result);
+    if (rings_ != nullptr) rings_->loop_has_ended();
     loop_ended_ = true;
     ended();
   });
+  if (rings_ != nullptr) {
+    const auto decided = rings_->wait_until_decided();
+    if (!decided) return fail(decided.error());
+    if (auto s = decided->uring ? Status{} : without_uring(decided->why_not); !s) return s;
+  }
   raise_kernel_readahead();
+  return {};
 }
 
 void Session::raise_kernel_readahead() const {
@@ -128,6 +160,7 @@ void Session::stop() {
   if (!mounted_) return;
   mounted_ = false;
   end_loop();
+  if (rings_ != nullptr) rings_->stop();
   // Nobody else uses the connection now, so this closes it: every reader in the kernel gets an error.
   ::fuse_session_unmount(session_);
 }

@@ -1,4 +1,4 @@
-// The mount itself: the kernel's connection, libfuse's worker threads, and its end.
+// The mount itself: the kernel's connection, the threads that take its requests, and its end.
 //
 // Thread: mount(), start(), unmount() and the destructor by the main thread.
 #pragma once
@@ -11,18 +11,22 @@
 #include <vector>
 
 #include "base/error.h"
+#include "fs/transport.h"
 
 struct fuse_session;
 
 namespace wormhole {
 
 class Filesystem;
+class UringTransport;
+struct SessionData;
 
 struct SessionOptions {
   std::string mountpoint;
   std::string source;                // what stands in the mount table: the URL, without secrets
   std::vector<std::string> options;  // for the kernel and fusermount3: "allow_other", "nosuid"…
   unsigned threads = 4;              // workers that decode requests; they never wait for disk or network
+  FuseTransport transport = FuseTransport::kAuto;
 };
 
 class Session {
@@ -33,18 +37,26 @@ class Session {
   ~Session();
 
   // Serves requests on threads of its own; `ended` is called from one of them when the kernel has ended the connection
-  // (somebody unmounted).
-  void start(std::function<void()> ended);
+  // (somebody unmounted). An error when requests cannot come as the options say.
+  Status start(std::function<void()> ended);
   // Ends the connection: readers in the kernel get an error. Returns when no worker runs any more.
   void stop();
 
+  // After start().
+  const FuseTransportState& transport() const { return transport_; }
+
  private:
-  explicit Session(SessionOptions options) : options_(std::move(options)) {}
+  Session(SessionOptions options, FuseTransportState transport, Filesystem& filesystem);
+  Status attach_rings();
+  Status without_uring(const std::string& why_not);
   void raise_kernel_readahead() const;
   void end_loop();
 
   const SessionOptions options_;
+  FuseTransportState transport_;
+  const std::unique_ptr<SessionData> data_;
   fuse_session* session_ = nullptr;
+  std::unique_ptr<UringTransport> rings_;  // null: only /dev/fuse
   bool mounted_ = false;
   std::thread thread_;
   std::atomic<bool> loop_ended_{true};

@@ -194,13 +194,15 @@ Status Daemon::mount() {
   session.source = source_;
   session.options = options_.kernel;
   session.threads = std::clamp(std::thread::hardware_concurrency(), 2u, kMaxFuseThreads);
+  session.transport = options_.transport;
   auto mounted = Session::mount(std::move(session), *filesystem_);
   if (!mounted) return fail(mounted.error());
   session_ = std::move(*mounted);
-  session_->start([this] {
+  const Status started = session_->start([this] {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = ::write(ended_fd_, &one, sizeof(one));
   });
+  if (!started) return started;
   find_device();
   cache_requests_ = std::make_unique<CacheRequests>(*index_, *engine_, *space_, metrics_);
   auto control = ControlServer::start([this](const nlohmann::json& request) {
@@ -211,7 +213,8 @@ Status Daemon::mount() {
   } else {
     log::warn("no command will find this mount: {}", control.error().message);
   }
-  log::info("mounted: url={} mountpoint={} io={}", source_, options_.mountpoint, engine_->io_backend());
+  log::info("mounted: url={} mountpoint={} io={} transport={}", source_, options_.mountpoint, engine_->io_backend(),
+            session_->transport().uring ? "uring" : "dev");
   return {};
 }
 
@@ -277,6 +280,8 @@ nlohmann::json Daemon::status() const {
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count()},
       {"cache", options_.cache},
       {"io", engine_->io_backend()},
+      {"transport", session_->transport().uring ? "uring" : "dev"},
+      {"not_uring_because", session_->transport().why_not},
       {"passthrough", filesystem_->passthrough().state()},
       {"opens_passed_through", value(m.opens_passed_through)},
       {"reachable", catalog_->reachable()},

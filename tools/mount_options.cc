@@ -186,6 +186,12 @@ const std::map<std::string, Setter>& setters() {
        }},
       {"speculate", [](MountOptions& o, auto& v) { return set_switch(o.speculate, v); }},
       {"scrub", [](MountOptions& o, auto& v) { return set_scrub(o.scrubber.rate, v); }},
+      {"transport",
+       [](MountOptions& o, auto& v) {
+         return set_word(
+             o.transport, v,
+             {{"auto", FuseTransport::kAuto}, {"dev", FuseTransport::kDev}, {"uring", FuseTransport::kUring}});
+       }},
       {"passthrough", [](MountOptions& o, auto& v) { return set_switch(o.passthrough, v); }},
       {"mirror", [](MountOptions& o, auto& v) { return add_mirror(o.curl.mirrors, v); }},
       {"hedge", [](MountOptions& o, auto& v) { return set_switch(o.curl.hedge, v); }},

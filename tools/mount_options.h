@@ -13,6 +13,7 @@
 #include "cache/scrubber.h"
 #include "fs/catalog.h"
 #include "fs/filesystem.h"
+#include "fs/transport.h"
 #include "net/curl_fetcher.h"
 #include "net/url.h"
 
@@ -31,6 +32,7 @@ struct MountOptions {
   VerifyMode verify = VerifyMode::kAuto;
   bool speculate = true;
   bool passthrough = true;
+  FuseTransport transport = FuseTransport::kAuto;
   ScrubberOptions scrubber;
   CurlOptions curl;
   FilesystemOptions filesystem;

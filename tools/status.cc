@@ -23,6 +23,8 @@ void print(const nlohmann::json& m) {
               human_bytes(number("cache_size")).c_str(), m.value("cache", "?").c_str());
   std::printf("  kernel    passthrough %s, %llu opens passed through\n", m.value("passthrough", "?").c_str(),
               static_cast<unsigned long long>(number("opens_passed_through")));
+  const std::string why_not = m.value("not_uring_because", "");
+  std::printf("  transport %s%s%s\n", m.value("transport", "?").c_str(), why_not.empty() ? "" : ": ", why_not.c_str());
   std::printf("  wire      %s in %llu requests, %llu in flight, %llu retried, %llu failed\n",
               human_bytes(number("body_bytes_received")).c_str(),
               static_cast<unsigned long long>(number("requests_sent")),

@@ -2,6 +2,7 @@
 
     WORMHOLE              the program to test; default build/release/wormhole
     WORMHOLE_BUILD_DIR    where range-server and page-toucher were built; default: where the program is
+    WORMHOLE_TRANSPORT    what mounts have as transport= where a test does not say; uring needs the kernel's setting
     WORMHOLE_TEST_TIMEOUT seconds after which a test counts as hanging
     WORMHOLE_REQUIRE_FUSE=1   a machine without /dev/fuse fails instead of skipping
 """
@@ -159,7 +160,7 @@ def mount(request, wormhole: Path, work: Path, monkeypatch) -> Iterator[Callable
         monkeypatch.setenv(f"{tool}_OPTIONS", f"{os.environ.get(f'{tool}_OPTIONS', '')}:log_path={reports}")
 
     def prepare(url: str, **options) -> Mount:
-        mounts.append(Mount(wormhole, url, work, **options))
+        mounts.append(Mount(wormhole, url, work, **{"transport": os.environ.get("WORMHOLE_TRANSPORT"), **options}))
         return mounts[-1]
 
     def make(url: str, **options) -> Mount:
