@@ -39,11 +39,11 @@ from bench import (GIB, MIB, PROJECT, add_mount_options, end_cleanly_on_signals,
                    work_directory, write_json)
 from link import Unavailable
 from memory import at_hand, is_lent
-from race import PATIENCE, end, foreign_mount
+from race import PATIENCE, cpu_seconds, end, foreign_mount
 from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Row, Rows, Table, measure_row, of, print_list, ratio,
                   said_of)
 from support import trees
-from support.mounting import Mount, run, wait_until
+from support.mounting import Mount, daemons_of, run, wait_until
 from support.origin import Origin
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -54,6 +54,7 @@ THE_PEERS = "the best passthrough_hp"
 
 RATE, READS_1, READS_16 = "MB/s", "reads/s, 1 thread", "reads/s, 16 threads"
 MS, DROPPED_MS = "ms", "ms, page cache dropped"
+CPU_1, CPU_16 = "CPU us/read, 1 thread", "CPU us/read, 16 threads"
 LARGEST, READS = "largest du, MiB", "reads/s"
 
 DEPENDENCIES = Path(os.environ.get("WORMHOLE_DEPS", "/opt/wormhole-deps"))  # as in tools/setup
@@ -64,6 +65,9 @@ DEPENDENCIES = Path(os.environ.get("WORMHOLE_DEPS", "/opt/wormhole-deps"))  # as
 SEQUENTIAL_SIZE = GIB
 # Random reads shall hit few pages that were read before: 16 readers ask for an eighth of it.
 RANDOM_SIZE = 2 * GIB
+# In the page cache as a whole, for everybody.
+TRANSPORT_SIZE = 512 * MIB
+TRANSPORT_READS = {1: 16_384, 16: 65_536}
 # The number of reads is fixed and not the time: all contestants have the very same reads to do.
 RANDOM_READS = {1: 16_384, 16: 65_536}
 # Where no disk is asked, reads are many and quick: a fixed time, in seconds.
@@ -297,6 +301,29 @@ class LargeFile:
     def sequential_cold(self, copy: Copy) -> float:
         return self.cold(copy, self.size, "--rw=read", f"--bs={PIECE}")["bw_bytes"] / 1e6
 
+    def asked(self, copy: Copy, *job: str) -> dict:
+        """The kernel has nothing of the mount's file, and all of the one behind it: the daemon is asked, no disk."""
+        page_cache.warm("cat", copy.behind)
+        with open(copy.path, "rb") as mounted_file:
+            os.posix_fadvise(mounted_file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        left = page_cache.cached_bytes(copy.path)
+        assert not left or left < self.size // 100, f"{left >> 20} MiB of {copy.path} are still in the page cache"
+        (daemon,) = daemons_of(copy.path.parent)
+
+        def cpu() -> float:  # with the start of fio, which is the same for everybody
+            readers = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return cpu_seconds(daemon) + readers.ru_utime + readers.ru_stime
+
+        before = cpu()
+        got = fio(copy, *job)
+        return {**got, "cpu_seconds": cpu() - before}
+
+    def random_asked(self, threads: int, copy: Copy) -> tuple[float, float]:
+        """Reads per second; and microseconds of CPU for each, of daemon and readers."""
+        reads = max(1, TRANSPORT_READS[threads] * self.size // TRANSPORT_SIZE // threads)
+        got = self.asked(copy, "--rw=randread", f"--bs={PAGE}", f"--numjobs={threads}", f"--io_size={reads * PAGE}")
+        return got["iops"], got["cpu_seconds"] / (reads * threads) * 1e6
+
     def hot(self, copy: Copy, *job: str) -> dict:
         page_cache.warm(*copy.user.prefix, "cat", copy.path)
         return fio(copy, *job, "--time_based", f"--runtime={HOT_SECONDS}")
@@ -339,6 +366,13 @@ def sequential_cold(file: LargeFile, copy: Copy) -> Figures:
     return {RATE: file.sequential_cold(copy)}
 
 
+def all_asked(file: LargeFile, copy: Copy) -> Figures:
+    reads_1, cpu_1 = file.random_asked(1, copy)
+    reads_16, cpu_16 = file.random_asked(16, copy)
+    return {READS_1: reads_1, READS_16: reads_16, CPU_1: cpu_1, CPU_16: cpu_16,
+            RATE: file.asked(copy, "--rw=read", f"--bs={PIECE}")["bw_bytes"] / 1e6}
+
+
 def sequential_hot(file: LargeFile, copy: Copy) -> Figures:
     return {RATE: file.sequential_hot(copy)}
 
@@ -365,10 +399,10 @@ def without_passthrough(size: int, measure: Measure, bench: Bench, ordinary: boo
         if not uring_allowed():
             bench.note(f"only by /dev/fuse: FUSE over io_uring is off in this kernel ({URING_PARAMETER} is not Y)")
         for transport, suffix in TRANSPORTS.items():
-            options = {} if ordinary else {"passthrough": "off"}
+            options = {"transport": "dev"} if ordinary else {"transport": "dev", "passthrough": "off"}
             if transport == "io_uring":  # has a queue for each core: how many threads there are is its own matter
                 file.add_peer(PEER_OFF + suffix, "--nopassthrough", "-o", "io_uring")
-                options["transport"] = "io_uring"
+                options["transport"] = "uring"
             else:
                 for threads, flags in PEER_THREADS.items():
                     file.add_peer(f"{PEER_OFF}, {threads}", "--nopassthrough", *flags)
@@ -422,6 +456,10 @@ def add_rows() -> None:
         "random-16", "random 4 KiB by 16 threads, nothing in the page cache; root, without passthrough",
         tuple(goals_without_passthrough(OFF, 1.2, READS_16)),
         partial(without_passthrough, RANDOM_SIZE, random_16))
+    ROWS["transport"] = Row(
+        "transport", "the daemon is asked for everything, and has it in the page cache; root, without passthrough",
+        tuple(goals_without_passthrough(OFF, 1, READS_1, READS_16, RATE)),
+        partial(without_passthrough, TRANSPORT_SIZE, all_asked))
 
 
 add_rows()
