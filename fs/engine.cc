@@ -69,6 +69,7 @@ Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptio
     loop_->post([this, regions = std::move(regions)] {
       cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); });
     });
+    return 1;
   });
 }
 

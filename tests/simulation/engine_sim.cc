@@ -542,6 +542,7 @@ class Simulation {
     setup_.index->start_evicting(*setup_.space, [this](std::vector<RegionKey> regions) {
       std::lock_guard lock(mutex_);
       chosen_ = std::move(regions);
+      return 1;
     });
     settle_index();
     setup_.index->stop_evicting();
