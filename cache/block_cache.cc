@@ -659,8 +659,8 @@ void BlockCache::check_next(std::unique_ptr<Check> check) {
         [this, check = std::move(check)](const Result<ReadResult>&) mutable { check_next(std::move(check)); });
 }
 
-void BlockCache::trust_index() {
-  if (options_.verify != VerifyMode::kAuto) return;
+void BlockCache::trust_index(uint64_t failures) {
+  if (options_.verify != VerifyMode::kAuto || index_.failures() != failures) return;
   trust_index_ = true;
   for (auto& [ino, o] : objects_) {
     for (auto& [number, r] : o.regions) r.trusted = r.record.present;

@@ -83,8 +83,8 @@ class BlockCache {
   // `done` is told how many bytes were read; at once when there are none.
   using CheckDone = UniqueFunction<void(uint64_t bytes)>;
   void check_region(RegionKey key, CheckDone done);
-  // Every block on record has been checked, and is trusted.
-  void trust_index();
+  // Every block on record has been checked, and is trusted, unless the index has failed more than `failures` times.
+  void trust_index(uint64_t failures);
 
   // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it.
   // After `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.

@@ -104,7 +104,10 @@ void Engine::run(std::function<void()> ready) {
   sink_ = std::make_shared<Sink>(*this);
   reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, index_, fetcher_, buffers_, metrics_, clock_, sink_,
                                           on_stale_);
-  scrubber_ = std::make_unique<Scrubber>(scrubber_options_, index_, *cache_, metrics_, clock_);
+  const Scrubber::Checks checks{
+      [this](RegionKey key, Scrubber::Checked checked) { cache_->check_region(key, std::move(checked)); },
+      [this](uint64_t failures) { cache_->trust_index(failures); }};
+  scrubber_ = std::make_unique<Scrubber>(scrubber_options_, index_, checks, metrics_, clock_);
   loop_->every(kTick, [this] {
     reader_->tick();
     scrubber_->tick();
