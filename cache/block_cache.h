@@ -49,7 +49,8 @@ enum class VerifyMode : uint8_t {
 struct BlockCacheOptions {
   std::string objects_path;
   VerifyMode verify = VerifyMode::kAuto;
-  bool reclaim = false;  // objects/ may have what the index does not know; for the engine
+  bool reclaim = false;  // objects/ may have what the index does not know; for the engines
+  unsigned engines = 1;  // so many caches share the process's descriptors, each with its own objects
 };
 
 class BlockCache {
@@ -207,7 +208,6 @@ class BlockCache {
   bool store_error_logged_ = false;
   bool direct_works_ = true;      // O_DIRECT, on this file system
   bool page_cache_tells_ = true;  // cachestat(2), since Linux 6.5
-  uint64_t direct_bytes_in_flight_ = 0;
 };
 
 }  // namespace wormhole
