@@ -102,6 +102,7 @@ void BlockCache::open(Ino ino, uint64_t size, bool recorded) {
   if (is_new) {
     o.ino = ino;
     o.size = size;
+    o.in_pack = lies_in_pack(size);
     o.recorded = recorded;
   } else if (o.opens == 0) {
     idle_.erase(o.idle);
@@ -137,6 +138,7 @@ void BlockCache::trim_idle() {
     }
     const Ino ino = *it;
     it = idle_.erase(it);
+    release_place(o);
     objects_.erase(ino);
   }
 }
@@ -173,6 +175,8 @@ BlockCache::Region& BlockCache::region(Object& o, uint64_t number) {
   Region& r = it->second;
   if (is_new) {
     if (o.recorded) r.record = index_.region(RegionKey{o.ino, number}).value_or(RegionRecord{});
+    if (o.in_pack && r.record.place == kNoPlace) r.record.present = 0;
+    if (r.record.present == 0) r.record.place = kNoPlace;  // somebody has released it
     if (trust_index_) r.trusted = r.record.present;
   }
   return r;
@@ -197,7 +201,8 @@ CompleteFileRef BlockCache::complete_file(Ino ino) {
   if (*o.trusted < block_count(o.size)) return nullptr;
   auto f = file(o, false);
   if (!f) return nullptr;
-  o.complete = std::make_shared<CompleteFile>(*f, 0, o.size);
+  const auto kind = o.in_pack ? CompleteFile::Kind::kInPack : CompleteFile::Kind::kOwnFile;
+  o.complete = std::make_shared<CompleteFile>(*f, kind, offset_in_file(o), o.size);
   return o.complete;
 }
 
@@ -220,6 +225,7 @@ std::string BlockCache::file_path(Ino ino) const { return object_path(options_.o
 // one that is missing or shorter has lost blocks, and the holes that it would have instead would look like zeros. One
 // that is longer is somebody else's work.
 Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create) {
+  if (o.in_pack) return pack_file(o, create);
   if (o.file) return o.file;
   const std::string path = file_path(o.ino);
   auto fd = open_file(path, O_RDWR);
@@ -239,6 +245,33 @@ Result<std::shared_ptr<FileDescriptor>> BlockCache::file(Object& o, bool create)
   if (!fd) return fail(fd.error());
   o.file = std::make_shared<FileDescriptor>(std::move(*fd));
   return o.file;
+}
+
+// With a place in it, if something is to be stored there.
+Result<std::shared_ptr<FileDescriptor>> BlockCache::pack_file(Object& o, bool create) {
+  if (!o.file) {
+    auto f = index_.pack().file();
+    if (!f) return fail(f.error());
+    o.file = std::move(*f);
+  }
+  RegionRecord& record = region(o, 0).record;
+  if (create && record.place == kNoPlace) {
+    const auto place = index_.pack().allocate(static_cast<uint32_t>(o.size));
+    if (!place) return fail(place.error());
+    record.place = place->offset;
+  }
+  return o.file;
+}
+
+uint64_t BlockCache::offset_in_file(Object& o) { return o.in_pack ? region(o, 0).record.place : 0; }
+
+// Before the object's state goes.
+void BlockCache::release_place(Object& o) {
+  const auto r = o.regions.find(0);
+  if (!o.in_pack || r == o.regions.end()) return;
+  const RegionRecord& record = r->second.record;
+  if (record.present != 0 || record.place == kNoPlace) return;
+  index_.release_place(o.ino, {record.place, static_cast<uint32_t>(o.size)});
 }
 
 Result<FileDescriptor> BlockCache::open_file(const std::string& path, int flags) {
@@ -268,6 +301,7 @@ void BlockCache::lose_file(Object& o) {
 
 std::shared_ptr<FileDescriptor> BlockCache::direct_file(Object& o) {
   if (!direct_works_ || o.direct) return o.direct;
+  if (o.in_pack) return o.direct = index_.pack().direct();
   const int fd = ::open(file_path(o.ino).c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
   if (fd < 0) {
     if (errno == EINVAL) direct_works_ = false;
@@ -279,7 +313,9 @@ std::shared_ptr<FileDescriptor> BlockCache::direct_file(Object& o) {
 
 // Nothing when it has to go through the page cache.
 std::shared_ptr<FileDescriptor> BlockCache::direct_for_store(Object& o, ByteRange range) {
-  if (!direct_works_ || range.size() % kDirectAlignment != 0 || metrics_.direct_bytes_in_flight > kMostDirectInFlight)
+  // Writes to the pack are small and lie side by side: the page cache makes large ones of them.
+  if (o.in_pack || !direct_works_ || range.size() % kDirectAlignment != 0 ||
+      metrics_.direct_bytes_in_flight > kMostDirectInFlight)
     return nullptr;
   return direct_file(o);
 }
@@ -303,7 +339,7 @@ bool BlockCache::goes_on(Object& o, ByteRange range) {
 bool BlockCache::in_page_cache(Object& o, ByteRange range) {
   if (!page_cache_tells_) return true;
   if (++o.warm_reads % kAskedWhenWarm != 0 && o.warm_reads > kAskedWhenWarm) return true;
-  CachestatRange asked{range.begin, range.size()};
+  CachestatRange asked{offset_in_file(o) + range.begin, range.size()};
   Cachestat found{};
   if (::syscall(SYS_cachestat, o.file->get(), &asked, &found, 0) != 0) {
     page_cache_tells_ = false;
@@ -411,6 +447,7 @@ std::vector<RegionKey> BlockCache::release_regions(const std::vector<RegionKey>&
     if (auto it = objects_.find(key.ino); it != objects_.end()) {
       Object& o = it->second;
       if (auto r = o.regions.find(key.region); r != o.regions.end()) {
+        release_place(o);
         if (o.trusted) *o.trusted -= static_cast<uint64_t>(std::popcount(r->second.trusted));
         o.regions.erase(r);
       } else {
@@ -442,6 +479,7 @@ std::optional<BlockCache::Stays> BlockCache::why_stay(RegionKey key) {
 // What a write that failed has left, and what was found wrong, takes room that nobody counts. It stays where somebody
 // may be reading: he entered, or began, when it was there.
 void BlockCache::punch_absent(Object& o, ByteRange range) {
+  if (o.in_pack) return;  // it goes with the place
   if (!o.file || is_read_inside(o)) return;
   for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) {
     const uint64_t number = b / kBlocksPerRegion;
@@ -460,10 +498,14 @@ uint64_t BlockCache::known(Ino ino, uint64_t number) {
 // After a crash objects/ may have what the index does not know: blocks that were not recorded yet, regions and files
 // that were to go.
 bool BlockCache::reclaim(Ino ino) {
+  if (const auto record = index_.object(ino); record && lies_in_pack(record->size)) {
+    ::unlink(file_path(ino).c_str());  // of no use
+    return true;
+  }
   const auto it = objects_.find(ino);
   Object* o = it == objects_.end() ? nullptr : &it->second;
-  if (o != nullptr && (o->busy > 0 || is_read_inside(*o))) return false;
-  if (o != nullptr && (o->dropped || o->complete)) return true;  // it goes whole; it has all it should
+  if (o != nullptr && (o->busy > 0 || o->dropped || is_read_inside(*o))) return false;
+  if (o != nullptr && o->complete) return true;  // it has all it should
   const auto goes = going_.lower_bound(RegionKey{ino, 0});
   if (goes != going_.end() && goes->ino == ino) return false;
   if ((o == nullptr || o->opens == 0) && index_.blocks_present(ino) == 0) {
@@ -499,6 +541,7 @@ void BlockCache::free_regions(const std::vector<RegionKey>& regions) {
 void BlockCache::free_file(Ino ino) {
   if (auto it = objects_.find(ino); it != objects_.end()) {
     idle_.erase(it->second.idle);
+    release_place(it->second);
     objects_.erase(it);
   }
   ::unlink(file_path(ino).c_str());
@@ -561,7 +604,7 @@ void BlockCache::start(Ino ino, ByteRange range, Purpose purpose, ReadDone done)
 
 void BlockCache::start_read(Ino ino, std::unique_ptr<Read> read) {
   const int fd = (read->direct ? read->direct : read->file)->get();
-  const uint64_t offset = read->range.begin + read->got;
+  const uint64_t offset = offset_in_file(object(ino)) + read->range.begin + read->got;
   void* into = read->buffer->data() + read->got;
   const size_t length = read->direct ? direct_length(read->range.size()) : read->range.size() - read->got;
   disk_.read(fd, offset, into, length,
@@ -705,7 +748,7 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page
     space_.give_back(range.size());
     return done(false);
   }
-  StoredBlocks blocks{ino, *f, block_of(range.begin), {}, range.size()};
+  StoredBlocks blocks{ino, *f, block_of(range.begin), {}, range.size(), o.in_pack ? offset_in_file(o) : kNoPlace};
   for (BlockIndex b = blocks.first; b <= block_of(range.end - 1); ++b) {
     const ByteRange r = block_range(b, o.size);
     blocks.checksums.push_back(block_checksum(bytes->data() + (r.begin - range.begin), r.size()));
@@ -722,9 +765,9 @@ void BlockCache::start_store(Ino ino, std::unique_ptr<Store> store) {
   const int fd = (store->direct ? store->direct : store->blocks.file)->get();
   const std::byte* from = store->bytes->data();
   const ByteRange range = store->range;
-  disk_.write(fd, range.begin, from, range.size(), [this, ino, store = std::move(store)](int64_t result) mutable {
-    store_done(ino, std::move(store), result);
-  });
+  disk_.write(
+      fd, offset_in_file(object(ino)) + range.begin, from, range.size(),
+      [this, ino, store = std::move(store)](int64_t result) mutable { store_done(ino, std::move(store), result); });
 }
 
 void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t result) {

@@ -1,8 +1,8 @@
 // Blocks on disk: which are there, reading them, storing them. Knows neither FUSE nor HTTP.
 //
 // Each object version is one sparse file in which block i lies at i * 64 KiB, so that any range can be written by
-// itself. Presence and checksums come from the index, region by region, when they are first asked for, and are kept
-// while the object is in use.
+// itself; but those of no more than one block share a file, the pack (cache/pack.h). Presence and checksums come from
+// the index, region by region, when they are first asked for, and are kept while the object is in use.
 //
 // A block is *trusted* when it was stored by this process, was checked by it, or the last daemon ended cleanly
 // (VerifyMode::kAuto). An untrusted block is read whole and checked at its first touch; a wrong one is forgotten and
@@ -121,6 +121,7 @@ class BlockCache {
 
  private:
   struct Region {
+    // Its place in the pack is the index's while the block is on record, else ours: to be used again, or released.
     RegionRecord record;
     uint64_t trusted = 0;  // of those that are present
     int busy = 0;          // reads and stores under way: its blocks may not go
@@ -128,6 +129,7 @@ class BlockCache {
   struct Object {
     Ino ino = 0;
     uint64_t size = 0;
+    bool in_pack = false;
     int opens = 0;
     int busy = 0;  // operations under way: the state may not go
     bool recorded = false;
@@ -152,6 +154,9 @@ class BlockCache {
   Region& region(Object& object, uint64_t number);
   Result<std::shared_ptr<FileDescriptor>> file(Object& object, bool create);
   Result<FileDescriptor> open_file(const std::string& path, int flags);
+  Result<std::shared_ptr<FileDescriptor>> pack_file(Object& object, bool create);
+  uint64_t offset_in_file(Object& object);
+  void release_place(Object& object);
   void lose_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_for_store(Object& object, ByteRange range);

@@ -19,15 +19,17 @@ namespace wormhole {
 
 class CompleteFile {
  public:
+  enum class Kind : uint8_t { kOwnFile, kInPack };
+
   // Byte i of the object lies at `offset` + i of `file`.
-  CompleteFile(std::shared_ptr<FileDescriptor> file, uint64_t offset, uint64_t size)
-      : file_(std::move(file)), offset_(offset), size_(size) {}
+  CompleteFile(std::shared_ptr<FileDescriptor> file, Kind kind, uint64_t offset, uint64_t size)
+      : file_(std::move(file)), kind_(kind), offset_(offset), size_(size) {}
 
   int fd() const { return file_->get(); }
   uint64_t offset() const { return offset_; }
   uint64_t size() const { return size_; }
   // Passthrough maps a whole file to a whole file.
-  bool is_whole_file() const { return offset_ == 0; }
+  bool is_whole_file() const { return kind_ == Kind::kOwnFile; }
 
   // False: it is revoked; nothing may be read. True: bytes stay where they are until leave().
   bool enter() const {
@@ -44,6 +46,7 @@ class CompleteFile {
 
  private:
   const std::shared_ptr<FileDescriptor> file_;
+  const Kind kind_;
   const uint64_t offset_;
   const uint64_t size_;
   mutable std::atomic<uint32_t> readers_{0};

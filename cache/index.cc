@@ -60,7 +60,8 @@ Status LmdbIndex::init(const std::string& path) {
       {"meta", &tables_.meta},       {"directories", &tables_.directories},
       {"objects", &tables_.objects}, {"regions", &tables_.regions},
       {"roots", &tables_.roots},     {"hosts", &tables_.hosts},
-      {"queues", &tables_.queues},   {"pins", &tables_.pins}};
+      {"queues", &tables_.queues},   {"pins", &tables_.pins},
+      {"slabs", &tables_.slabs},     {"summaries", &tables_.summaries}};
   for (auto [name, table] : names) {
     if (int e = ::mdb_dbi_open(txn, name, MDB_CREATE, table); e != 0) {
       ::mdb_txn_abort(txn);
@@ -75,6 +76,12 @@ Status LmdbIndex::init(const std::string& path) {
   small_bytes_ = get_number("small", 0);
   main_bytes_ = get_number("main", 0);
   next_sequence_ = get_number("next_sequence", 1);
+  const auto load = [this](uint32_t slab) { return get(tables_.slabs, encode_key(Ino{slab})); };
+  pack_ = std::make_unique<Pack>(pack_path(path), load);
+  if (!pack_->open(pack_summaries(), load)) {
+    log::warn("the pack is not what it was, its blocks are checked: path={}", pack_path(path));
+    was_clean_ = false;
+  }
   metrics_.bytes_cached.store(static_cast<int64_t>(small_bytes_ + main_bytes_));
   if (const auto learnt = get(tables_.meta, "policy")) policy_.restore(*learnt);
   {
@@ -168,6 +175,7 @@ std::optional<RegionRecord> LmdbIndex::merged_region(RegionKey key) {
         if (it->second.has(i)) out->checksum[i] = it->second.checksum[i];
       }
       out->present |= it->second.present;
+      out->place = it->second.place;
     }
   }
   return out;
@@ -259,6 +267,19 @@ int LmdbIndex::scan_regions_in(MDB_txn* txn, Ino ino, const VisitRegion& visit) 
   return e == MDB_NOTFOUND ? 0 : e;
 }
 
+// In order; one that is missing or wrong is empty, which no summary is.
+std::vector<std::string> LmdbIndex::pack_summaries() {
+  std::vector<std::string> out;
+  MDB_txn* txn = nullptr;
+  if (::mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return {""};
+  MDB_stat stat{};
+  ::mdb_stat(txn, tables_.summaries, &stat);
+  for (size_t i = 0; i < stat.ms_entries; ++i)
+    out.emplace_back(get_in(txn, tables_.summaries, encode_key(Ino{i})).value_or(""));
+  ::mdb_txn_abort(txn);
+  return out;
+}
+
 // --- posting -------------------------------------------------------------------------------------------------------
 
 void LmdbIndex::post(const std::function<void(Batch&)>& edit) {
@@ -338,6 +359,10 @@ void LmdbIndex::put_blocks(StoredBlocks blocks, UniqueFunction<void(bool)> commi
     } else if (std::find(b.files.begin(), b.files.end(), blocks.file) == b.files.end()) {
       b.files.push_back(std::move(blocks.file));
     }
+    if (blocks.place != kNoPlace) {
+      b.stored[RegionKey{blocks.ino, 0}].place = blocks.place;
+      b.places[blocks.ino] = {blocks.place, static_cast<uint32_t>(blocks.bytes)};
+    }
     b.committed.push_back(std::move(committed));
   });
 }
@@ -353,6 +378,10 @@ void LmdbIndex::forget_block(Ino ino, BlockIndex block) {
 
 void LmdbIndex::forget_blocks(Ino ino) {
   post([&](Batch& b) { b.empty_object(ino); });
+}
+
+void LmdbIndex::release_place(Ino ino, PackPlace place) {
+  post([&](Batch& b) { b.released.emplace_back(ino, place); });
 }
 
 void LmdbIndex::drop_object(Ino ino, UniqueFunction<void(bool)> dropped) {

@@ -27,6 +27,7 @@
 #include "base/unique_function.h"
 #include "cache/eviction_policy.h"
 #include "cache/index_format.h"
+#include "cache/pack.h"
 #include "cache/pinned_files.h"
 #include "cache/space.h"
 
@@ -39,6 +40,7 @@ struct StoredBlocks {
   BlockIndex first = 0;
   std::vector<uint64_t> checksums;  // one per block from `first` on
   uint64_t bytes = 0;
+  uint64_t place = kNoPlace;  // in the pack, if that is the file
 };
 
 // A region of which something is there.
@@ -141,6 +143,12 @@ class Index {
   };
   using Evicted = UniqueFunction<void(bool ok, uint64_t bytes)>;
   virtual void evict(std::vector<RegionKey> regions, EvictionFor why, Evicted evicted) = 0;
+
+  // --- the pack: where its objects lie is on record in the same transaction that says that they are there ---
+
+  virtual Pack& pack() = 0;
+  // The object is not there, has no place on record from the next commit on, and nobody reads where it was.
+  virtual void release_place(Ino ino, PackPlace place) = 0;
 
   // All records of the object; `dropped` runs on the index thread after the commit: then its file may go.
   virtual void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) = 0;

@@ -75,7 +75,8 @@ class Check {
     const Table all[] = {{"meta", &Check::meta, true},       {"directories", &Check::directory, true},
                          {"objects", &Check::object, true},  {"roots", &Check::root, true},
                          {"queues", &Check::place, true},    {"regions", &Check::region, true},
-                         {"hosts", &Check::anything, false}, {"pins", &Check::pin, false}};
+                         {"hosts", &Check::anything, false}, {"pins", &Check::pin, false},
+                         {"slabs", &Check::slab, true},      {"summaries", &Check::summary, true}};
     for (const Table& t : all) {
       if (!tables_.contains(t.name)) {
         if (t.must_be && !tables_.empty()) return damaged("no table {}", t.name);
@@ -87,6 +88,7 @@ class Check {
       if (!s) return fail(s.error());
     }
     if (auto s = sums(); !s) return fail(s.error());
+    if (auto s = pack(); !s) return fail(s.error());
     return report_;
   }
 
@@ -246,6 +248,10 @@ class Check {
     if (last >= blocks) return damaged("regions: block {} of object {}, which has {}", last, k->ino, blocks);
     if (get("queues", encode_key(record->position)) != key)
       return damaged("regions: {} of object {} is not where it should be in the queue", k->region, k->ino);
+    if (lies_in_pack(of->size) != (record->place != kNoPlace))
+      return damaged("regions: object {} has no place, or one too many", k->ino);
+    if (record->place != kNoPlace && !take_place(record->place, of->size))
+      return damaged("regions: object {} lies where another does", k->ino);
     const auto bytes = static_cast<uint64_t>(bytes_of(record->present, k->region, of->size));
     (record->position.main ? main_ : small_) += bytes;
     report_.bytes += bytes;
@@ -260,6 +266,37 @@ class Check {
     return {};
   }
 
+  // Where the objects lie, as the regions say; the slabs have to say the same.
+  bool take_place(uint64_t offset, uint64_t size) {
+    const auto page = static_cast<uint32_t>(offset % kSlabSize / kPageSize);
+    return offset % kPageSize == 0 &&
+           places_in_pack_[offset / kSlabSize].take(page, static_cast<uint32_t>((size + kPageSize - 1) / kPageSize));
+  }
+  Status slab(std::string_view key, std::string_view value) {
+    const auto number = decode_ino(key);
+    const auto pages = PageRuns::decode(value);
+    if (!number || !pages) return damaged("slabs: a record of {} bytes", value.size());
+    slabs_[*number] = *pages;
+    return {};
+  }
+  Status summary(std::string_view key, std::string_view value) {
+    const auto number = decode_ino(key);
+    if (number != summaries_.size()) return damaged("summaries: one is missing");
+    summaries_.emplace_back(value);
+    return {};
+  }
+  Status pack() {
+    if (slabs_ != places_in_pack_) return damaged("slabs: they do not say what the regions say");
+    const auto load = [this](uint32_t number) -> std::optional<std::string> { return slabs_[number].encode(); };
+    auto space = PackSpace::open(summaries_, load);
+    if (!space) return damaged("summaries: a record that cannot be");
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < space->slabs(); ++i) space->free_ranges(i);  // looks at each
+    for (const auto& [number, pages] : slabs_) used += uint64_t{kPagesPerSlab - pages.free_pages()} * kPageSize;
+    if (space->damaged() > 0 || space->used() != used) return damaged("summaries: they do not say what the slabs say");
+    return {};
+  }
+
   std::optional<std::string_view> get(const char* table, std::string_view key) {
     return get_in(txn_, tables_[table], key);
   }
@@ -271,6 +308,8 @@ class Check {
   std::map<std::string, MDB_dbi> tables_;
   std::map<std::string, uint64_t> numbers_;
   uint64_t places_ = 0, small_ = 0, main_ = 0;
+  std::map<uint64_t, PageRuns> places_in_pack_, slabs_;
+  std::vector<std::string> summaries_;
   IndexReport report_;
 };
 

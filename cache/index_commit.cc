@@ -15,6 +15,10 @@ namespace {
 // five commits a second, which no disk of today notices.
 constexpr Duration kCommitDelay = std::chrono::milliseconds(200);
 
+PackPlace place_of(const RegionRecord& region, uint64_t object_size) {
+  return {region.place, static_cast<uint32_t>(object_size)};
+}
+
 }  // namespace
 
 int64_t bytes_of(uint64_t present, uint64_t region, uint64_t object_size) {
@@ -74,6 +78,9 @@ bool LmdbIndex::wait_for_batch() NO_THREAD_SAFETY_ANALYSIS {
 // Tells everybody who waits for the batch.
 void LmdbIndex::finish(Batch batch, bool ok, const Changes& changes) {
   batch.files.clear();
+  if (ok) {
+    for (const auto& [offset, place] : changes.released) pack_->free(place);
+  }
   for (auto& committed : batch.committed) {
     if (committed) committed(ok);
   }
@@ -118,15 +125,22 @@ int LmdbIndex::transact(const std::function<int(MDB_txn*)>& apply, Changes* chan
   MDB_txn* txn = nullptr;
   if (int e = ::mdb_txn_begin(env_, nullptr, 0, &txn); e != 0) return e;
   int e = apply(txn);
+  PackRecords places;
+  if (e == 0) e = put_pack_records(txn, places = pack_->take_dirty());
   const EvictionPolicy::Occupancy after = occupancy(*changes);
   if (e == 0 && after.small != small_bytes_) e = put_number(txn, "small", after.small);
   if (e == 0 && after.main != main_bytes_) e = put_number(txn, "main", after.main);
   if (e == 0 && changes->next_sequence != next_sequence_) e = put_number(txn, "next_sequence", changes->next_sequence);
   if (e != 0) {
     ::mdb_txn_abort(txn);
+  } else {
+    e = ::mdb_txn_commit(txn);
+  }
+  if (!places.slabs.empty()) pack_->written(e == 0);
+  if (e != 0) {
+    undo_places(*changes);
     return e;
   }
-  if (e = ::mdb_txn_commit(txn); e != 0) return e;
   // What is evicted lies on the disk until its place is free.
   for (const auto& [key, bytes] : changes->evicted) count_evicted(bytes);
   small_bytes_ = after.small;
@@ -172,6 +186,7 @@ int LmdbIndex::apply(MDB_txn* txn, const Batch& batch, Changes* changes) {
     if (int e = put(txn, tables_.roots, url_key(url), encode(record)); e != 0) return e;
   }
   if (int e = apply_blocks(txn, batch, changes); e != 0) return e;
+  apply_releases(txn, batch, changes);
   if (int e = apply_pins(txn, batch); e != 0) return e;
   if (int e = put_number(txn, "next_ino", batch.next_ino); e != 0) return e;
   if (batch.scrubbed) {
@@ -201,6 +216,7 @@ int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, Changes* changes) 
         if (it->second.has(i)) region.checksum[i] = it->second.checksum[i];
       }
       region.present |= it->second.present;
+      if (it->second.place != kNoPlace) region.place = it->second.place;
     }
     if (region.present == 0) {
       if (int e = delete_region(txn, key, before, size, changes); e != 0) return e;
@@ -210,6 +226,7 @@ int LmdbIndex::apply_blocks(MDB_txn* txn, const Batch& batch, Changes* changes) 
       const bool main = policy_.queue_for_new(key, occupancy(*changes), now) == EvictionPolicy::Queue::kMain;
       if (int e = enqueue(txn, key, main, &region, changes); e != 0) return e;
     }
+    record_place(before, region, size, changes);
     changes->of(region.position) +=
         bytes_of(region.present, key.region, size) - bytes_of(before.present, key.region, size);
     if (int e = put(txn, tables_.regions, encode_key(key), encode(region)); e != 0) return e;
@@ -224,6 +241,7 @@ int LmdbIndex::apply_evictions(MDB_txn* txn, const Batch& batch, Changes* change
     const uint64_t size = object_size(txn, key.ino);
     if (int e = delete_region(txn, key, *region, size, changes); e != 0) return e;
     changes->evicted[key] = static_cast<uint64_t>(bytes_of(region->present, key.region, size));
+    if (region->place != kNoPlace) changes->released[region->place] = place_of(*region, size);
   }
   return 0;
 }
@@ -240,6 +258,7 @@ int LmdbIndex::apply_drops(MDB_txn* txn, const Batch& batch, Changes* changes) {
       return e;
     for (const auto& [key, region] : regions) {
       if (int e = delete_region(txn, key, region, size, changes); e != 0) return e;
+      if (region.place != kNoPlace) changes->released[region.place] = place_of(region, size);
     }
   }
   for (const Ino ino : batch.dropped) {
@@ -256,7 +275,47 @@ int LmdbIndex::delete_region(MDB_txn* txn, RegionKey key, const RegionRecord& re
   MDB_val k = as_value(encoded);
   if (int e = ::mdb_del(txn, tables_.regions, &k, nullptr); e != 0) return e == MDB_NOTFOUND ? 0 : e;
   changes->of(region.position) -= bytes_of(region.present, key.region, size);
+  record_place(region, RegionRecord{}, size, changes);
   return dequeue(txn, region.position);
+}
+
+// --- the pack ------------------------------------------------------------------------------------------------------
+
+// The place that the region's record has named, and the one that it names now.
+void LmdbIndex::record_place(const RegionRecord& before, const RegionRecord& region, uint64_t size, Changes* changes) {
+  if (before.place == region.place) return;
+  if (before.place != kNoPlace && pack_->forget(place_of(before, size)))
+    changes->forgotten.push_back(place_of(before, size));
+  if (region.place != kNoPlace && pack_->record(place_of(region, size)))
+    changes->recorded.push_back(place_of(region, size));
+}
+
+void LmdbIndex::apply_releases(MDB_txn* txn, const Batch& batch, Changes* changes) const {
+  for (const auto& [ino, place] : batch.released) {
+    const auto region = region_in(txn, RegionKey{ino, 0});
+    if (!region || region->place != place.offset) changes->released[place.offset] = place;
+  }
+}
+
+int LmdbIndex::put_pack_records(MDB_txn* txn, const PackRecords& records) const {
+  const auto put_all = [&](MDB_dbi table, const std::vector<PackRecords::Record>& all) {
+    for (const auto& [number, bytes] : all) {
+      const std::string key = encode_key(Ino{number});
+      MDB_val k = as_value(key);
+      const int e = bytes ? put(txn, table, key, *bytes) : ::mdb_del(txn, table, &k, nullptr);
+      if (e != 0 && e != MDB_NOTFOUND) return e;
+    }
+    return 0;
+  };
+  const int e = put_all(tables_.slabs, records.slabs);
+  return e != 0 ? e : put_all(tables_.summaries, records.summaries);
+}
+
+// The transaction is as if it had never been. What it would have recorded stays held: nobody knows whether its object
+// is still read.
+void LmdbIndex::undo_places(const Changes& changes) {
+  for (const PackPlace place : changes.recorded) pack_->forget(place);
+  for (const PackPlace place : changes.forgotten) pack_->record(place);
 }
 
 std::optional<RegionRecord> LmdbIndex::region_in(MDB_txn* txn, RegionKey key) const {

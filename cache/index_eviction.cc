@@ -11,8 +11,9 @@
 namespace wormhole {
 namespace {
 
-// At once: a gigabyte of large files. More only makes the transaction longer that others wait for.
-constexpr size_t kMostVictims = 256;
+// At once: 20 MB of small files, and any number of bytes of large ones. More only makes the transaction longer that
+// others wait for.
+constexpr size_t kMostVictims = 2048;
 // Verdicts in one transaction, of a few microseconds each. The policy gives one victim in a thousand at the least.
 constexpr size_t kMostVerdicts = 4096;
 

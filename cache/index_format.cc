@@ -168,6 +168,7 @@ std::string encode(const RegionRecord& record) {
   std::string out;
   append<uint64_t>(out, record.present);
   append<uint64_t>(out, packed(record.position));
+  append<uint64_t>(out, record.place);
   const int count = std::bit_width(record.present);
   for (int i = 0; i < count; ++i) append<uint64_t>(out, record.checksum[static_cast<size_t>(i)]);
   return out;
@@ -177,7 +178,7 @@ std::optional<RegionRecord> decode_region(std::string_view bytes) {
   Reader in(bytes);
   RegionRecord record;
   uint64_t position = 0;
-  if (!in.take(&record.present) || !in.take(&position)) return std::nullopt;
+  if (!in.take(&record.present) || !in.take(&position) || !in.take(&record.place)) return std::nullopt;
   record.position = unpacked(position);
   const int count = std::bit_width(record.present);
   for (int i = 0; i < count; ++i) {

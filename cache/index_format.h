@@ -21,7 +21,7 @@ namespace wormhole {
 // Records are copied to and from memory as they are; a big-endian machine would need conversions.
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint32_t kFormatVersion = 3;
+inline constexpr uint32_t kFormatVersion = 4;
 
 // An inode number names one version of one remote file, or one directory, for ever: it is never given twice within
 // a cache. The cached object of a file has the same number.
@@ -51,10 +51,16 @@ struct QueuePosition {
   auto operator<=>(const QueuePosition&) const = default;
 };
 
+// An object of so many bytes lies in the pack (cache/pack.h), a larger one in a file of its own.
+inline bool lies_in_pack(uint64_t object_size) { return object_size <= kBlockSize; }
+
+inline constexpr uint64_t kNoPlace = ~uint64_t{0};
+
 // Which blocks of one region (64 blocks) are on disk, with the XXH3-64 of each.
 struct RegionRecord {
   uint64_t present = 0;  // bit i: block (region * 64 + i)
   QueuePosition position;
+  uint64_t place = kNoPlace;                          // the offset in the pack; kNoPlace: it has a file
   std::array<uint64_t, kBlocksPerRegion> checksum{};  // meaningful where the bit is set
 
   bool has(unsigned i) const { return (present >> i) & 1; }
@@ -97,7 +103,7 @@ std::optional<ScrubRecord> decode_scrub(std::string_view bytes);
 std::string encode(const RootRecord& record);
 std::optional<RootRecord> decode_root(std::string_view bytes);
 
-// Only as many checksums as the highest present block needs: a small file costs 24 bytes, a full region 528.
+// Only as many checksums as the highest present block needs: a small file costs 32 bytes, a full region 536.
 std::string encode(const RegionRecord& record);
 std::optional<RegionRecord> decode_region(std::string_view bytes);
 

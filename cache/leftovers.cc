@@ -26,6 +26,7 @@ bool has_leftovers(const std::string& path, Ino ino, Index& index) {
 }  // namespace
 
 void find_leftovers(const std::string& objects_path, Index& index, const std::function<bool(Ino)>& visit) {
+  for (uint32_t slab = 0; index.pack().punch_free(slab);) ++slab;
   std::error_code error;
   std::filesystem::recursive_directory_iterator it(objects_path, error);
   for (; !error && it != std::filesystem::recursive_directory_iterator(); it.increment(error)) {

@@ -1,4 +1,5 @@
-// Object files that take more room than the index knows of: what a crash has left. BlockCache::reclaim() frees it.
+// Files of the cache that take more room than the index knows of: what a crash has left. In the pack it is freed at
+// once; of object files the visitor is told, for BlockCache::reclaim().
 //
 // Thread: any; it looks at each file of the cache and at the index, and so takes its time.
 #pragma once

@@ -35,7 +35,7 @@ inline constexpr Ino kFirstIno = 2;
 // After all that should have gone had to stay, nothing is chosen for so long.
 inline constexpr Duration kAllStayed = std::chrono::seconds(1);
 
-inline constexpr unsigned kMostTables = 8;
+inline constexpr unsigned kMostTables = 10;
 
 // A reservation of address space, not of disk or memory. 536 bytes per 4 MiB: enough for 100 TB of cached blocks.
 inline constexpr size_t kMapSize = size_t{16} << 30;
@@ -60,6 +60,8 @@ struct Batch {
   std::unordered_map<Ino, std::shared_ptr<const std::string>> directories;
   std::unordered_map<Ino, ObjectRecord> objects;
   std::map<RegionKey, RegionRecord> stored;            // blocks to add
+  std::unordered_map<Ino, PackPlace> places;           // of those in `stored` that lie in the pack
+  std::vector<std::pair<Ino, PackPlace>> released;     // to be free, unless they are on record
   std::map<RegionKey, uint64_t> forgotten;             // blocks to take away (before `stored` is applied)
   std::vector<std::shared_ptr<FileDescriptor>> files;  // to be synced first, each once, as far as they are few
   bool many_files = false;                             // ... else the whole file system is synced
@@ -85,23 +87,35 @@ struct Batch {
   bool empty() const { return records == 0; }
   void evict_region(RegionKey key) {
     evicted.insert(key);
-    stored.erase(key);
+    if (stored.erase(key) > 0) release_stored(key.ino);
   }
   void empty_object(Ino ino) {
     emptied.insert(ino);
     stored.erase(stored.lower_bound(RegionKey{ino, 0}), stored.upper_bound(RegionKey{ino, ~uint64_t{0}}));
+    release_stored(ino);
+  }
+  // What was to be recorded will not be.
+  void release_stored(Ino ino) {
+    if (const auto it = places.find(ino); it != places.end()) {
+      released.emplace_back(ino, it->second);
+      places.erase(it);
+    }
   }
 };
 
 struct Tables {
-  MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0, hosts = 0, queues = 0, pins = 0;
+  MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0, hosts = 0, queues = 0, slabs = 0,
+          summaries = 0, pins = 0;
 };
 
-// What a transaction changes of the sums; they are taken over when it is committed.
+// What a transaction changes of the sums and of the pack. The sums are taken over when it is committed; what it has
+// done to the pack is undone when it is not.
 struct Changes {
   int64_t small = 0, main = 0;  // bytes in the queues
   uint64_t next_sequence = 1;
   std::map<RegionKey, uint64_t> evicted;  // bytes of each
+  std::vector<PackPlace> recorded, forgotten;
+  std::map<uint64_t, PackPlace> released;  // by offset; free, once it is committed
 
   int64_t bytes() const { return small + main; }
   int64_t& of(QueuePosition position) { return position.main ? main : small; }
@@ -145,6 +159,8 @@ class LmdbIndex final : public Index {
   void stop_evicting() override;
   void make_room() override;
   void evict(std::vector<RegionKey> regions, EvictionFor why, Evicted evicted) override;
+  Pack& pack() override { return *pack_; }
+  void release_place(Ino ino, PackPlace place) override;
   void drop_object(Ino ino, UniqueFunction<void(bool)> dropped) override;
   void flush() override;
 
@@ -175,6 +191,11 @@ class LmdbIndex final : public Index {
   int apply_blocks(MDB_txn* txn, const Batch& batch, Changes* changes);
   int apply_evictions(MDB_txn* txn, const Batch& batch, Changes* changes);
   int apply_drops(MDB_txn* txn, const Batch& batch, Changes* changes);
+  void apply_releases(MDB_txn* txn, const Batch& batch, Changes* changes) const;
+  void record_place(const RegionRecord& before, const RegionRecord& region, uint64_t size, Changes* changes);
+  int put_pack_records(MDB_txn* txn, const PackRecords& records) const;
+  void undo_places(const Changes& changes);
+  std::vector<std::string> pack_summaries();
   int apply_pins(MDB_txn* txn, const Batch& batch) const;
   int load_pins();
   int enqueue(MDB_txn* txn, RegionKey key, bool main, RegionRecord* region, Changes* changes);
@@ -195,6 +216,7 @@ class LmdbIndex final : public Index {
   const Clock& clock_;
   MDB_env* env_ = nullptr;
   Tables tables_;
+  std::unique_ptr<Pack> pack_;  // from init() on
   std::atomic<bool> was_clean_{false};
   std::atomic<uint64_t> failures_{0};
   std::thread thread_;

@@ -95,11 +95,11 @@ TEST(IndexFormat, ARegionIsReadBack) {
   }
 }
 
-TEST(IndexFormat, ASmallFileCosts24BytesAndAFullRegion528) {
-  EXPECT_EQ(encode(region_with({0})).size(), 24u);
+TEST(IndexFormat, ASmallFileCosts32BytesAndAFullRegion536) {
+  EXPECT_EQ(encode(region_with({0})).size(), 32u);
   RegionRecord full;
   full.present = ~uint64_t{0};
-  EXPECT_EQ(encode(full).size(), 528u);
+  EXPECT_EQ(encode(full).size(), 536u);
 }
 
 TEST(IndexFormat, ACutRegionIsNone) {

@@ -7,8 +7,8 @@ namespace {
 
 constexpr int32_t kId = 7;
 
-CompleteFileRef complete_file(uint64_t offset = 0) {
-  return std::make_shared<CompleteFile>(std::make_shared<FileDescriptor>(), offset, 100);
+CompleteFileRef complete_file(CompleteFile::Kind kind = CompleteFile::Kind::kOwnFile) {
+  return std::make_shared<CompleteFile>(std::make_shared<FileDescriptor>(), kind, 0, 100);
 }
 
 int32_t gives_id(int) { return kId; }
@@ -73,7 +73,7 @@ TEST(OpenFile, IsNotPassedThroughWhatIsRevokedOrRefusedOrPartOfAnotherFile) {
   EXPECT_TRUE(complete->is_unread());
 
   OpenFile part(4, 100);
-  part.publish(complete_file(4096));
+  part.publish(complete_file(CompleteFile::Kind::kInPack));
   EXPECT_EQ(part.decide(passthrough, must_not_ask), 0);
 
   passthrough.refuse("for a reason");

@@ -46,6 +46,8 @@ constexpr uint64_t kUnlimited = 10ull << 30;  // of the cache
 constexpr uint64_t kFileSlack = 64 << 10;     // what a file may take beyond its blocks: whole pages
 constexpr uint64_t kLeastMemory = 16;         // MiB: the daemon takes no less; here less shows what runs short
 
+constexpr Ino kThePack = 0;  // among the files that are to be reclaimed
+
 // A rule was broken.
 struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -68,6 +70,7 @@ class Simulation {
     changes_ = chance(0.6);
     large_files_ = chance(0.3);
     small_files_ = !large_files_ && chance(0.5);
+    tiny_files_ = chance(0.5);
     harms_ = chance(0.5);
     setup_.disk.remember_writes();
     const int files = one_of({3, 6});
@@ -140,7 +143,7 @@ class Simulation {
     const bool other_size = f.versions.empty() || chance(0.3);
     // In blocks: two regions and a bit, or one, or so few that all of them are read.
     const uint64_t largest = large_files_ && chance(0.4) ? 140 : small_files_ && chance(0.7) ? 4 : 40;
-    v.size = other_size ? 1 + below(largest * kBlockSize) : f.current().size;
+    v.size = other_size ? 1 + below((tiny_files_ && chance(0.7) ? 1 : largest) * kBlockSize) : f.current().size;
     if (f.has_etag) v.validator.etag = fmt::format("\"{}\"", v.seed);
     if (f.has_date) v.validator.last_modified = fmt::format("date {}", v.seed);
     f.versions.push_back(v);
@@ -373,15 +376,17 @@ class Simulation {
     if (!unclaimed_.empty()) return;
     uint64_t taken = 0;
     uint64_t files = 0;
+    std::string each;
     for (const auto& path : object_files()) {
       struct stat status {};
       if (::stat(path.c_str(), &status) != 0) continue;
       taken += static_cast<uint64_t>(status.st_blocks) * 512;
+      each += fmt::format(" {}={}", std::filesystem::path(path).filename().string(), status.st_blocks * 512);
       ++files;
     }
     const uint64_t limit = setup_.space_options.limit;
     if (taken > limit + kRegionSize + files * kFileSlack)
-      throw Broken(fmt::format("{} bytes lie in objects/, with a limit of {}", taken, limit));
+      throw Broken(fmt::format("{} bytes lie in objects/, with a limit of {}:{}", taken, limit, each));
   }
   // The index of nobody: the daemon is down.
   void check_the_index() {
@@ -589,7 +594,7 @@ class Simulation {
       if (step == 1) put_back(before, 1);    // ... and before any place was given back
       if (step == 2) put_back(before, 0.5);  // ... in the middle of that
     }
-    die();
+    die_at_snapshot();
   }
   void run_a_task() {
     if (tasks_.empty()) return;
@@ -607,8 +612,11 @@ class Simulation {
   std::vector<Saved> saved(const std::vector<RegionKey>& keys) const {
     std::vector<Saved> out;
     for (const RegionKey& key : std::set<RegionKey>(keys.begin(), keys.end())) {
-      Saved s{FileDescriptor(::open(setup_.file_of(key.ino).c_str(), O_RDWR | O_CLOEXEC)), key.region * kRegionSize,
-              std::vector<std::byte>(kRegionSize)};
+      const uint64_t place = setup_.index->region(key).value_or(RegionRecord{}).place;
+      const bool in_pack = place != kNoPlace;
+      const std::string path = in_pack ? pack_path(setup_.index_path()) : setup_.file_of(key.ino);
+      Saved s{FileDescriptor(::open(path.c_str(), O_RDWR | O_CLOEXEC)), in_pack ? place : key.region * kRegionSize,
+              std::vector<std::byte>(in_pack ? kBlockSize : kRegionSize)};
       if (!s.file) continue;
       const ssize_t n = ::pread(s.file.get(), s.bytes.data(), s.bytes.size(), static_cast<off_t>(s.begin));
       s.bytes.resize(static_cast<size_t>(std::max<ssize_t>(0, n)));
@@ -630,13 +638,19 @@ class Simulation {
     const size_t number = below(unclaimed_.size());
     trace("reclaim ino={}", unclaimed_[number]);
     const Ino ino = unclaimed_[number];
-    if (!setup_.cache_of(ino).reclaim(ino)) return;  // later
+    if (ino == kThePack) {
+      for (uint32_t slab = 0; setup_.index->pack().punch_free(slab); ++slab) continue;
+    } else if (!setup_.cache_of(ino).reclaim(ino)) {
+      return;  // later
+    }
     unclaimed_.erase(unclaimed_.begin() + static_cast<std::ptrdiff_t>(number));
   }
   void claim_nothing() {
     unclaimed_.clear();
     for (const std::string& path : object_files()) {
-      unclaimed_.push_back(std::stoull(std::filesystem::path(path).filename().string(), nullptr, 16));
+      const bool is_pack = path == pack_path(setup_.index_path());
+      unclaimed_.push_back(is_pack ? kThePack
+                                   : std::stoull(std::filesystem::path(path).filename().string(), nullptr, 16));
     }
   }
   void forget_evictions() {
@@ -652,6 +666,7 @@ class Simulation {
     snapshot_.take(*setup_.index);
     setup_.disk.synced();
     files_at_snapshot_ = files_;
+    commits_at_snapshot_ = setup_.metrics.index_commits;
   }
 
   void end_cleanly() {
@@ -676,7 +691,12 @@ class Simulation {
     take_snapshot();
   }
 
+  // What has been committed stays: places in the pack have been given back since, and perhaps out again.
   void die() {
+    if (setup_.metrics.index_commits != commits_at_snapshot_) take_snapshot();
+    die_at_snapshot();
+  }
+  void die_at_snapshot() {
     trace("kill");
     setup_.die_and_start(
         snapshot_, [this](size_t length) { return chance(0.5) ? below(length + 1) : 0; },
@@ -739,6 +759,7 @@ class Simulation {
   test::ReaderSetup setup_;
   test::IndexSnapshot snapshot_;
   std::vector<File> files_, files_at_snapshot_;
+  uint64_t commits_at_snapshot_ = 0;
   std::vector<Handle> handles_;
   std::vector<Pending> pending_;
   Passthrough passthrough_;
@@ -749,7 +770,7 @@ class Simulation {
   std::vector<Task> tasks_;
   std::vector<Ino> unclaimed_;  // whose files may have what nobody counts
   uint64_t counted_ = 0;        // by the last look at the index
-  bool large_files_ = false, small_files_ = false, harms_ = false;
+  bool large_files_ = false, small_files_ = false, tiny_files_ = false, harms_ = false;
   std::map<FetchId, FakeFetcher::Version> responses_;  // the version that a response has begun with
   uint64_t next_version_seed_ = 1;
   std::string broken_;

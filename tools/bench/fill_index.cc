@@ -48,7 +48,9 @@ void put_file(const DirectoryEntry& file, const std::shared_ptr<FileDescriptor>&
   // As long as those of nginx.
   index.put_object(file.ino,
                    {kFileSize, {fmt::format("\"{:08x}-{:x}\"", file.ino, kFileSize), "Sun, 13 Sep 2020 12:26:40 GMT"}});
-  index.put_blocks({file.ino, bytes, 0, {file.ino}, kFileSize}, [](bool) {});
+  const auto place = index.pack().allocate(kFileSize);
+  if (!place) return;
+  index.put_blocks({file.ino, bytes, 0, {file.ino}, kFileSize, place->offset}, [](bool) {});
 }
 
 void fill(const std::string& url, long directories, long files, Index& index) {
