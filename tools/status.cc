@@ -17,8 +17,7 @@ void print(const nlohmann::json& m) {
   const std::string several = number("engines") > 1 ? std::to_string(number("engines")) + " engines, " : "";
   std::printf("  daemon    pid %llu, up %s, %s%s, server %s\n", static_cast<unsigned long long>(number("pid")),
               human_duration(std::chrono::seconds(number("uptime_seconds"))).c_str(), several.c_str(),
-              m.value("io", "?").c_str(),
-              m.value("reachable", true) ? "reachable" : "cannot be reached");
+              m.value("io", "?").c_str(), m.value("reachable", true) ? "reachable" : "cannot be reached");
   std::printf("  read      %s from the network, %s from the cache\n", human_bytes(number("bytes_from_network")).c_str(),
               human_bytes(number("bytes_from_cache")).c_str());
   std::printf("  cache     %s of %s in %s\n", human_bytes(number("bytes_cached")).c_str(),
