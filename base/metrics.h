@@ -36,8 +36,9 @@ struct Metrics {
   Counter bytes_evicted{0};
   Counter bytes_scrubbed{0};  // read to be checked
   Counter index_commits{0};
-  Gauge bytes_cached{0};  // stored bytes that the index knows; changes with its commits
-  Gauge buffer_bytes{0};  // memory that buffers hold now
+  Gauge bytes_cached{0};            // stored bytes that the index knows; changes with its commits
+  Gauge buffer_bytes{0};            // memory that buffers hold now
+  Gauge direct_bytes_in_flight{0};  // that are being written past the page cache
 
   // The tree.
   Counter listings_fetched{0};

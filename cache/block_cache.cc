@@ -17,18 +17,18 @@ namespace wormhole {
 namespace {
 
 // Objects that nobody has open stay known, so that opening one again costs no lookups. Each holds a file descriptor, so
-// there are no more than a quarter of those that the process may have; the rest is for open files, batches under way,
-// the network.
-size_t max_idle_objects() {
+// there are no more than a quarter of those that the process may have, in all engines together; the rest is for open
+// files, batches under way, the network.
+size_t max_idle_objects(unsigned engines) {
   constexpr rlim_t kEnough = 512;
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  return std::min<rlim_t>(kEnough, limit.rlim_cur / 4);
+  return std::min<rlim_t>(kEnough, limit.rlim_cur / 4) / engines;
 }
 
 // Direct writes copy nothing and leave no second copy in the page cache, but hold their buffers until the disk is done.
-// While more than this is on its way the disk is the slower end, and the page cache takes the rest.
-constexpr uint64_t kMostDirectInFlight = 64 << 20;
+// While more than this is on its way, from all engines, the disk is the slower end, and the page cache takes the rest.
+constexpr int64_t kMostDirectInFlight = 64 << 20;
 // Offsets, lengths and memory of direct reads and writes are multiples of this on every disk of today. Blocks and
 // buffers are; the end of a file mostly is not, and is written through the page cache.
 constexpr uint64_t kDirectAlignment = 4096;
@@ -90,7 +90,7 @@ BlockCache::BlockCache(BlockCacheOptions options, Space& space, Index& index, Di
       buffers_(buffers),
       metrics_(metrics),
       trust_index_(options_.verify == VerifyMode::kOff || (options_.verify == VerifyMode::kAuto && index.was_clean())),
-      max_idle_(max_idle_objects()) {}
+      max_idle_(max_idle_objects(options_.engines)) {}
 
 BlockCache::~BlockCache() = default;
 
@@ -315,7 +315,7 @@ std::shared_ptr<FileDescriptor> BlockCache::direct_file(Object& o) {
 std::shared_ptr<FileDescriptor> BlockCache::direct_for_store(Object& o, ByteRange range) {
   // Writes to the pack are small and lie side by side: the page cache makes large ones of them.
   if (o.in_pack || !direct_works_ || range.size() % kDirectAlignment != 0 ||
-      direct_bytes_in_flight_ > kMostDirectInFlight)
+      metrics_.direct_bytes_in_flight > kMostDirectInFlight)
     return nullptr;
   return direct_file(o);
 }
@@ -702,8 +702,8 @@ void BlockCache::check_next(std::unique_ptr<Check> check) {
         [this, check = std::move(check)](const Result<ReadResult>&) mutable { check_next(std::move(check)); });
 }
 
-void BlockCache::trust_index() {
-  if (options_.verify != VerifyMode::kAuto) return;
+void BlockCache::trust_index(uint64_t failures) {
+  if (options_.verify != VerifyMode::kAuto || index_.failures() != failures) return;
   trust_index_ = true;
   for (auto& [ino, o] : objects_) {
     for (auto& [number, r] : o.regions) r.trusted = r.record.present;
@@ -757,7 +757,7 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page
   count_busy(o, range, 1);
   auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), nullptr, std::move(done)});
   if (page_cache == PageCache::kBypass) store->direct = direct_for_store(o, range);
-  if (store->direct) direct_bytes_in_flight_ += range.size();
+  if (store->direct) metrics_.direct_bytes_in_flight += static_cast<int64_t>(range.size());
   start_store(ino, std::move(store));
 }
 
@@ -772,7 +772,7 @@ void BlockCache::start_store(Ino ino, std::unique_ptr<Store> store) {
 
 void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t result) {
   if (store->direct) {
-    direct_bytes_in_flight_ -= store->range.size();
+    metrics_.direct_bytes_in_flight -= static_cast<int64_t>(store->range.size());
     store->direct.reset();
     // Some file systems open a file so, and refuse only the write.
     if (result == -EINVAL) {

@@ -49,7 +49,8 @@ enum class VerifyMode : uint8_t {
 struct BlockCacheOptions {
   std::string objects_path;
   VerifyMode verify = VerifyMode::kAuto;
-  bool reclaim = false;  // objects/ may have what the index does not know; for the engine
+  bool reclaim = false;  // objects/ may have what the index does not know; for the engines
+  unsigned engines = 1;  // so many caches share the process's descriptors, each with its own objects
 };
 
 class BlockCache {
@@ -83,8 +84,8 @@ class BlockCache {
   // `done` is told how many bytes were read; at once when there are none.
   using CheckDone = UniqueFunction<void(uint64_t bytes)>;
   void check_region(RegionKey key, CheckDone done);
-  // Every block on record has been checked, and is trusted.
-  void trust_index();
+  // Every block on record has been checked, and is trusted, unless the index has failed more than `failures` times.
+  void trust_index(uint64_t failures);
 
   // Writes `range` (whole blocks) from `bytes`, whose first byte is that of range.begin, and has the index record it.
   // After `done(true)` has() is true. done(false): the cache has no room or no disk; nothing else follows from it.
@@ -212,7 +213,6 @@ class BlockCache {
   bool store_error_logged_ = false;
   bool direct_works_ = true;      // O_DIRECT, on this file system
   bool page_cache_tells_ = true;  // cachestat(2), since Linux 6.5
-  uint64_t direct_bytes_in_flight_ = 0;
 };
 
 }  // namespace wormhole

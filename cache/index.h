@@ -126,9 +126,10 @@ class Index {
   // Readers tell it what they read.
   virtual EvictionPolicy& policy() = 0;
   // From now on, whenever `space` has an excess, regions are chosen, none of a pinned file, and `ask` is called on the
-  // index thread with them. It sees to it that evict() follows, with those that may go, perhaps none. Both outlive the
-  // index, or the call of stop_evicting().
-  using Ask = std::function<void(std::vector<RegionKey>)>;
+  // index thread with them. It sees to it that evict() follows from each owner of some of them, with those that may go,
+  // perhaps none, and returns how many that are; it is called again when all have answered. Both outlive the index, or
+  // the call of stop_evicting().
+  using Ask = std::function<size_t(std::vector<RegionKey>)>;
   virtual void start_evicting(Space& space, Ask ask) = 0;
   // After it `ask` is not called any more.
   virtual void stop_evicting() = 0;

@@ -94,9 +94,9 @@ void LmdbIndex::finish(Batch batch, bool ok, const Changes& changes) {
       if (auto it = changes.evicted.find(key); it != changes.evicted.end()) bytes += it->second;
     }
     evicted(ok, ok ? bytes : 0);
-    if (why != EvictionFor::kRoom) continue;
-    asked_ = false;
-    if (regions.empty()) choose_again_at_ = clock_.now() + kAllStayed;
+    if (why != EvictionFor::kRoom || answers_due_ == 0) continue;
+    all_stayed_ &= regions.empty();
+    if (--answers_due_ == 0 && all_stayed_) choose_again_at_ = clock_.now() + kAllStayed;
   }
   {
     MutexLock lock(mutex_);

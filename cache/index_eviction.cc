@@ -68,7 +68,7 @@ void LmdbIndex::choose_victims() {
     room_wanted_ = false;
   }
   const TimePoint now = clock_.now();
-  if (asked_ || now < choose_again_at_) return;
+  if (answers_due_ > 0 || now < choose_again_at_) return;
   MutexLock lock(evicting_mutex_);
   const uint64_t excess = ask_ ? space_->excess(now) : 0;
   if (excess == 0) return;
@@ -78,8 +78,8 @@ void LmdbIndex::choose_victims() {
   if (e != 0) log::error("index: nothing can be evicted: error=\"{}\"", ::mdb_strerror(e));
   if (e != 0 || victims.empty()) return nothing_chosen(now);
   pinned_in_a_row_ = 0;
-  asked_ = true;
-  ask_(std::move(victims));
+  all_stayed_ = true;
+  answers_due_ = ask_(std::move(victims));
 }
 
 // If all at the heads of the queues was pinned, it stands at the back now: soon comes what is not, unless all is.

@@ -228,7 +228,8 @@ class LmdbIndex final : public Index {
   // The index thread's.
   uint64_t small_bytes_ = 0, main_bytes_ = 0;  // in the queues, committed
   uint64_t next_sequence_ = 1;
-  bool asked_ = false;            // and evict() has not followed yet
+  size_t answers_due_ = 0;        // so many evict() are to follow yet
+  bool all_stayed_ = false;       // what was asked for, as far as it is answered
   TimePoint choose_again_at_{};   // all that were asked for had to stay
   uint64_t pinned_in_a_row_ = 0;  // regions that were passed over since something was chosen
 

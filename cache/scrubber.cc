@@ -1,6 +1,7 @@
 #include "cache/scrubber.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 
@@ -19,10 +20,10 @@ constexpr Duration kMostAllowed = std::chrono::seconds(2);
 
 }  // namespace
 
-Scrubber::Scrubber(ScrubberOptions options, Index& index, BlockCache& cache, Metrics& metrics, const Clock& clock)
+Scrubber::Scrubber(ScrubberOptions options, Index& index, Checks checks, Metrics& metrics, const Clock& clock)
     : options_(options),
       index_(index),
-      cache_(cache),
+      checks_(std::move(checks)),
       metrics_(metrics),
       clock_(clock),
       record_(index.scrubbed()),
@@ -53,25 +54,29 @@ void Scrubber::begin_pass() {
 }
 
 void Scrubber::go_on() {
-  while (running_ && !stopped_ && !checking_ && allowance_ > 0) {
-    if (next_.empty()) {
-      next_ = index_.regions_from(record_.next, kBatch);
-      std::reverse(next_.begin(), next_.end());
-    }
-    if (next_.empty()) return end_pass();
-    const RegionKey key = next_.back();
-    next_.pop_back();
-    record_.next = {key.ino, key.region + 1};
-    if (++since_recorded_ % kBatch == 0) index_.put_scrubbed(record_);
-    checking_ = true;
-    cache_.check_region(key, [this](uint64_t bytes) {
-      checking_ = false;
-      allowance_ -= static_cast<int64_t>(bytes);
-      metrics_.bytes_scrubbed.fetch_add(bytes, std::memory_order_relaxed);
-      // From within the loop below, when there was nothing to read: then it goes on by itself.
-      if (bytes > 0) go_on();
-    });
+  if (going_on_) return;  // a check that was through at once: the loop goes on by itself
+  going_on_ = true;
+  while (running_ && !stopped_ && !checking_ && allowance_ > 0) check_next();
+  going_on_ = false;
+}
+
+void Scrubber::check_next() {
+  if (next_.empty()) {
+    next_ = index_.regions_from(record_.next, kBatch);
+    std::reverse(next_.begin(), next_.end());
   }
+  if (next_.empty()) return end_pass();
+  const RegionKey key = next_.back();
+  next_.pop_back();
+  record_.next = {key.ino, key.region + 1};
+  if (++since_recorded_ % kBatch == 0) index_.put_scrubbed(record_);
+  checking_ = true;
+  checks_.check_region(key, [this](uint64_t bytes) {
+    checking_ = false;
+    allowance_ -= static_cast<int64_t>(bytes);
+    metrics_.bytes_scrubbed.fetch_add(bytes, std::memory_order_relaxed);
+    go_on();
+  });
 }
 
 void Scrubber::end_pass() {
@@ -82,7 +87,7 @@ void Scrubber::end_pass() {
   after_unclean_end_ = false;
   if (index_.failures() != failures_) return;
   index_.trust_again();
-  cache_.trust_index();
+  checks_.trust_index(failures_);
   log::info("every cached block has been checked since the unclean end");
 }
 

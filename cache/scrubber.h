@@ -5,15 +5,18 @@
 // unclean end it begins at once and at the begin: when it is through, every block is trusted again, and the next clean
 // end is one. Otherwise one begins a week after the last has ended.
 //
-// Thread: the engine's.
+// The cache may have several owners: a region is checked by its own.
+//
+// Thread: one engine's.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/metrics.h"
-#include "cache/block_cache.h"
+#include "base/unique_function.h"
 #include "cache/index.h"
 
 namespace wormhole {
@@ -24,8 +27,14 @@ struct ScrubberOptions {
 
 class Scrubber {
  public:
+  // What it has the caches do, as the functions of BlockCache.
+  using Checked = UniqueFunction<void(uint64_t bytes), 16>;  // small, so that it fits into a message
+  struct Checks {
+    std::function<void(RegionKey, Checked)> check_region;  // `Checked` is called on the scrubber's thread
+    std::function<void(uint64_t failures)> trust_index;    // of all caches
+  };
   // All references outlive the scrubber, and what it has begun (stop()).
-  Scrubber(ScrubberOptions options, Index& index, BlockCache& cache, Metrics& metrics, const Clock& clock);
+  Scrubber(ScrubberOptions options, Index& index, Checks checks, Metrics& metrics, const Clock& clock);
 
   // About once a second.
   void tick();
@@ -36,11 +45,12 @@ class Scrubber {
   bool is_due() const;
   void begin_pass();
   void go_on();
+  void check_next();
   void end_pass();
 
   const ScrubberOptions options_;
   Index& index_;
-  BlockCache& cache_;
+  const Checks checks_;
   Metrics& metrics_;
   const Clock& clock_;
 
@@ -48,6 +58,7 @@ class Scrubber {
   bool after_unclean_end_;  // the pass must see every block in this run
   bool running_ = false;
   bool checking_ = false;  // a region is being read
+  bool going_on_ = false;
   bool stopped_ = false;
   uint64_t failures_ = 0;  // of the index, when the pass began
   int64_t allowance_ = 0;  // bytes that may be read now

@@ -140,8 +140,8 @@ struct BlockReader::Read {
 };
 
 BlockReader::BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher,
-                         BufferPool& buffers, Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink,
-                         OnStale on_stale)
+                         BufferPool& buffers, Metrics& metrics, const Clock& clock, AllReaders& all,
+                         std::shared_ptr<FetchSink> sink, OnStale on_stale, AskOthers ask_others)
     : options_(options),
       cache_(cache),
       index_(index),
@@ -149,8 +149,10 @@ BlockReader::BlockReader(BlockReaderOptions options, BlockCache& cache, Index& i
       buffers_(buffers),
       metrics_(metrics),
       clock_(clock),
+      all_(all),
       sink_(std::move(sink)),
-      on_stale_(std::move(on_stale)) {}
+      on_stale_(std::move(on_stale)),
+      ask_others_(std::move(ask_others)) {}
 
 BlockReader::~BlockReader() = default;
 
@@ -379,13 +381,15 @@ void BlockReader::read_missing(const ReadRef& read, ByteRange range, const Reada
 // A read that starts over has used up some of its patience.
 Duration BlockReader::patience_left(const Read& read) const {
   const TimePoint now = clock_.now();
-  const bool in_doubt = last_timeout_ != TimePoint{} && now - last_timeout_ < kDoubtsLast;
+  const TimePoint last_timeout = all_.last_timeout;
+  const bool in_doubt = last_timeout != TimePoint{} && now - last_timeout < kDoubtsLast;
   const Duration whole = in_doubt ? std::min(options_.patience, kPatienceInDoubt) : options_.patience;
   return std::max<Duration>(read.started + whole - now, std::chrono::milliseconds(100));
 }
 
 WindowBounds BlockReader::window_bounds(const LinkEstimate& link) const {
-  const uint64_t share = std::max(buffers_.budget() / kWindowShare / sequential_files_, kSmallestShareOfBudget);
+  const uint64_t files = std::max<uint64_t>(1, all_.files_in_sequence);
+  const uint64_t share = std::max(buffers_.budget() / kWindowShare / files, kSmallestShareOfBudget);
   if (link.rate == 0) return {0, std::min(share, kUnmeasuredWindow)};
   const double rate = static_cast<double>(link.rate);
   const double trip = std::chrono::duration<double>(link.round_trip).count();
@@ -451,19 +455,20 @@ void BlockReader::guess(Object& o) {
   const int connections = std::max(1, link.connections);
   // Where much is there already, guesses are what is left between: small, and more of them fill the wire.
   const auto under_way = [&] {
-    return guesses_ >= connections * kGuessesPerConnection &&
-           (guess_bytes_ >= window_bounds(link).pipe || guesses_ >= connections * kSmallGuessesPerConnection);
+    const int guesses = all_.guesses;
+    return guesses >= connections * kGuessesPerConnection &&
+           (all_.guess_bytes >= window_bounds(link).pipe || guesses >= connections * kSmallGuessesPerConnection);
   };
   for (int i = 0; i < kProposalsAtOnce && !under_way(); ++i) {
-    if (guess_bytes_ + kGuessSize > buffers_.budget() / kGuessShare || !make_room(kGuessSize, false)) return;
+    if (all_.guess_bytes + kGuessSize > buffers_.budget() / kGuessShare || !make_room(kGuessSize, false)) return;
     ByteRange piece = align_to_blocks(o.speculation->next(kGuessSize, link.rate), o.size);
     if (piece.empty()) return;
     while (!piece.empty()) {
       const Run run = locate(o, piece);
       piece.begin = run.range.end;
       if (run.place != Place::kNowhere) continue;
-      guess_bytes_ += start_part(o, run.range, Lane::kIdle, options_.patience).buffer->capacity();
-      ++guesses_;
+      all_.guess_bytes += start_part(o, run.range, Lane::kIdle, options_.patience).buffer->capacity();
+      ++all_.guesses;
       o.speculation->guessed(run.range);
       if (o.guessed.empty()) o.guessed.resize(block_count(o.size));
       for (BlockIndex b = block_of(run.range.begin); b <= block_of(run.range.end - 1); ++b) o.guessed[b] = true;
@@ -472,8 +477,8 @@ void BlockReader::guess(Object& o) {
 }
 
 void BlockReader::guess_ended(const Part& part) {
-  --guesses_;
-  guess_bytes_ -= part.buffer->capacity();
+  --all_.guesses;
+  all_.guess_bytes -= part.buffer->capacity();
 }
 
 void BlockReader::piece_ready(const ReadRef& read, size_t piece, BufferRef bytes, uint64_t skip, bool from_network) {
@@ -529,7 +534,7 @@ BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane
   auto part = std::make_unique<Part>();
   part->object = &o;
   part->range = range;
-  part->id = next_fetch_++;
+  part->id = all_.next_fetch++;
   part->lane = lane;
   part->started = clock_.now();
   part->patience = patience;
@@ -605,7 +610,21 @@ void BlockReader::make_resident(Part& part) {
   part.state = Part::State::kResident;
   part.place = resident_.insert(resident_.end(), &part);
   resident_bytes_ += part.buffer->capacity();
-  while (resident_bytes_ > buffers_.budget() / kResidentShare) remove_part(*resident_.front());
+  all_.resident_bytes += part.buffer->capacity();
+  while (keeps_too_much()) remove_part(*resident_.front());
+  if (all_keep_too_much()) ask_others_(0);
+}
+
+// All readers may keep a share of the budget together, whoever does; when it is more, those go back to equal shares who
+// have more than that.
+bool BlockReader::keeps_too_much() const {
+  return all_keep_too_much() && resident_bytes_ > buffers_.budget() / kResidentShare / all_.count;
+}
+
+bool BlockReader::all_keep_too_much() const { return all_.resident_bytes > buffers_.budget() / kResidentShare; }
+
+void BlockReader::give_back(uint64_t bytes) {
+  while (!resident_.empty() && (keeps_too_much() || !buffers_.has_room(bytes))) remove_part(*resident_.front());
 }
 
 void BlockReader::remove_part(Part& part) {
@@ -616,15 +635,19 @@ void BlockReader::remove_part(Part& part) {
   if (part.state == Part::State::kResident) {
     resident_.erase(part.place);
     resident_bytes_ -= part.buffer->capacity();
+    all_.resident_bytes -= part.buffer->capacity();
   }
   part.object->parts.erase(part.range.begin);
 }
 
 // Room for `bytes` more in the budget, at the cost of stored parts that wait for nobody. With `must` the answer does
-// not matter: a reader waits, and there are only as many of them as the kernel has requests in flight.
+// not matter: a reader waits, and there are only as many of them as the kernel has requests in flight. What others have
+// to give comes later: then there is room for the next.
 bool BlockReader::make_room(uint64_t bytes, bool must) {
   while (!buffers_.has_room(bytes) && !resident_.empty()) remove_part(*resident_.front());
-  return must || buffers_.has_room(bytes);
+  if (buffers_.has_room(bytes)) return true;
+  if (all_.resident_bytes > 0) ask_others_(bytes);
+  return must;
 }
 
 // --- what the fetcher tells ----------------------------------------------------------------------------------------
@@ -651,7 +674,7 @@ void BlockReader::fetch_progress(FetchId id, uint64_t arrived) {
   auto it = fetching_.find(id);
   if (it == fetching_.end()) return;
   Part& part = *it->second;
-  last_timeout_ = {};
+  server_speaks();
   part.arrived = std::max(part.arrived, arrived);
   Object& o = *part.object;
   ++o.reads;  // served readers may close the file
@@ -659,6 +682,10 @@ void BlockReader::fetch_progress(FetchId id, uint64_t arrived) {
   if (it = fetching_.find(id); it != fetching_.end()) grow_while_waiting(*it->second);
   --o.reads;
   release_if_unused(o.ino);
+}
+
+void BlockReader::server_speaks() {
+  if (all_.last_timeout.load() != TimePoint{}) all_.last_timeout = TimePoint{};
 }
 
 // Its bytes have begun to come and a reader waits for much more of them: he will read on. At the begin of a file this
@@ -679,7 +706,7 @@ void BlockReader::fetch_behind(FetchId id, ByteRange there) {
   auto it = fetching_.find(id);
   if (it == fetching_.end()) return;
   Part& part = *it->second;
-  last_timeout_ = {};
+  server_speaks();
   part.behind.add(there);
   serve_waiters(part);
 }
@@ -713,7 +740,7 @@ void BlockReader::part_failed(Part& part, Error error) {
   if (error.code == ErrorCode::kNoRanges) return use_whole_body(o);
   // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out
   // for ever.
-  if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) last_timeout_ = clock_.now();
+  if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) all_.last_timeout = clock_.now();
   if (error.code != ErrorCode::kCancelled) {
     log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end,
               to_string(error.code), error.message);
@@ -818,7 +845,7 @@ void BlockReader::wait_for_stream(const ReadRef& read, uint64_t first_missing) {
 }
 
 void BlockReader::start_stream(Object& o) {
-  o.stream.id = next_fetch_++;
+  o.stream.id = all_.next_fetch++;
   o.stream.arrived = 0;
   o.stream.last_progress = clock_.now();
   streams_[o.stream.id] = &o;
@@ -850,7 +877,7 @@ void BlockReader::fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) {
     part->object = &o;
     part->state = Part::State::kStoring;
     part->range = run.range;
-    part->id = next_fetch_++;
+    part->id = all_.next_fetch++;
     part->buffer = bytes;
     if (run.range != range) {
       part->buffer = buffers_.allocate(run.range.size());
@@ -922,7 +949,7 @@ void BlockReader::tick() {
     if (o->last_in_sequence != TimePoint{} && now - o->last_in_sequence < kStreamFor) ++streams;
     if (!o->rests && o->last_read != TimePoint{} && now - o->last_read >= kIdleAfter) give_back_memory(*o);
   }
-  sequential_files_ = std::max<uint64_t>(1, streams);
+  all_.files_in_sequence += streams - std::exchange(files_in_sequence_, streams);
   for (auto& [id, o] : streams_) {
     if (now - o->stream.last_progress < options_.patience) continue;
     std::vector<ReadRef> late = std::move(o->stream.waiters);

@@ -33,6 +33,7 @@
 #include "base/buffer.h"
 #include "base/metrics.h"
 #include "cache/block_cache.h"
+#include "fs/all_readers.h"
 #include "fs/open_file.h"
 #include "fs/readahead.h"
 #include "net/fetcher.h"
@@ -54,11 +55,15 @@ class BlockReader {
  public:
   // Called when the server has another version of `ino` than the one that is open; on the engine thread.
   using OnStale = std::function<void(Ino ino)>;
+  // Called when memory is short and the readers of other engines keep some: they shall give_back() for so many bytes,
+  // soon. On the engine thread.
+  using AskOthers = std::function<void(uint64_t bytes)>;
 
   // All references outlive the reader. `sink` brings the fetcher's events back to this reader's fetch_* on the engine
   // thread.
   BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
-              Metrics& metrics, const Clock& clock, std::shared_ptr<FetchSink> sink, OnStale on_stale);
+              Metrics& metrics, const Clock& clock, AllReaders& all, std::shared_ptr<FetchSink> sink, OnStale on_stale,
+              AskOthers ask_others);
   ~BlockReader();
 
   // Opens and closes are counted. `file` (may be null) is told when all of it is in the cache, at once if it is so now.
@@ -75,6 +80,9 @@ class BlockReader {
 
   // What is kept of it in memory for another reader goes.
   void forget(Ino ino);
+  // Another engine needs memory: what is kept here for another reader goes, until there is room for `bytes`; and what
+  // is more than this engine's share of what all may keep.
+  void give_back(uint64_t bytes);
 
   // The fetcher's events, as in FetchSink.
   void fetch_head(FetchId id, ObjectHead head);
@@ -104,6 +112,7 @@ class BlockReader {
   void read_missing(const ReadRef& read, ByteRange range, const Readahead::Proposal& proposal);
   void read_ahead(Object& object, ByteRange range, const Readahead::Proposal& proposal, const LinkEstimate& link,
                   bool missing);
+  void server_speaks();
   void grow_while_waiting(const Part& part);
   bool fetch_ahead(Object& object, ByteRange blocks, uint64_t part_size, int connections);
   WindowBounds window_bounds(const LinkEstimate& link) const;
@@ -135,6 +144,8 @@ class BlockReader {
   void make_resident(Part& part);
   void touch(Part& part, ByteRange read);
   bool make_room(uint64_t bytes, bool must);
+  bool keeps_too_much() const;
+  bool all_keep_too_much() const;
 
   // Objects.
   void publish_if_complete(Object& object);
@@ -157,19 +168,17 @@ class BlockReader {
   BufferPool& buffers_;
   Metrics& metrics_;
   const Clock& clock_;
+  AllReaders& all_;
   const std::shared_ptr<FetchSink> sink_;
   const OnStale on_stale_;
+  const AskOthers ask_others_;
 
   std::unordered_map<Ino, std::unique_ptr<Object>> objects_;
   std::unordered_map<FetchId, Part*> fetching_;
   std::unordered_map<FetchId, Object*> streams_;
   std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
-  int guesses_ = 0;                // idle parts that are being fetched
-  uint64_t guess_bytes_ = 0;       // and how large they are
-  uint64_t sequential_files_ = 1;  // files that were read in sequence lately; at least 1
-  FetchId next_fetch_ = 1;
-  TimePoint last_timeout_{};  // when a fetch has last found the server silent; {} since bytes have arrived
+  uint64_t files_in_sequence_ = 0;  // that were read so lately
   bool shut_down_ = false;
 };
 

@@ -1,20 +1,17 @@
 #include "fs/engine.h"
 
+#include <fmt/format.h>
+
 #include <future>
 #include <utility>
 
-#include "base/log.h"
 #include "base/thread.h"
-#include "cache/leftovers.h"
 
 namespace wormhole {
 namespace {
 
 // Deadlines of whole-body readers, in seconds: looked at as often.
 constexpr Duration kTick = std::chrono::seconds(1);
-
-// Between two files whose leftovers are freed: readers wait for the engine meanwhile, some 50 us for each.
-constexpr Duration kReclaimPause = std::chrono::milliseconds(1);
 
 }  // namespace
 
@@ -46,67 +43,32 @@ class Engine::Sink final : public FetchSink {
   Engine& engine_;
 };
 
-Engine::Engine(BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptions scrubber, Space& space, Index& index,
-               Fetcher& fetcher, BufferPool& buffers, Metrics& metrics, const Clock& clock,
-               BlockReader::OnStale on_stale)
+Engine::Engine(unsigned number, BlockReaderOptions reader, BlockCacheOptions cache, EngineBase base, AllReaders& all,
+               BlockReader::OnStale on_stale, BlockReader::AskOthers ask_others)
     : reader_options_(reader),
       cache_options_(std::move(cache)),
-      scrubber_options_(scrubber),
-      space_(space),
-      index_(index),
-      fetcher_(fetcher),
-      buffers_(buffers),
-      metrics_(metrics),
-      clock_(clock),
-      on_stale_(std::move(on_stale)) {
+      base_(base),
+      all_(all),
+      on_stale_(std::move(on_stale)),
+      ask_others_(std::move(ask_others)) {
   std::promise<void> ready;
-  thread_ = start_thread("wh-engine-0", [this, &ready] { run([&ready] { ready.set_value(); }); });
+  thread_ = start_thread(fmt::format("wh-engine-{}", number), [this, &ready] { run([&ready] { ready.set_value(); }); });
   ready.get_future().wait();
-  if (cache_options_.reclaim) {
-    leftovers_thread_ = start_thread("wh-leftovers", [this] { look_for_leftovers(); });
-  }
-  index_.start_evicting(space_, [this](std::vector<RegionKey> regions) {
-    loop_->post([this, regions = std::move(regions)] {
-      cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); });
-    });
-  });
-}
-
-// After a crash: what it has left is found on a thread of its own, and freed by the owner of the blocks.
-void Engine::look_for_leftovers() {
-  uint64_t found = 0;
-  find_leftovers(cache_options_.objects_path, index_, [this, &found](Ino ino) {
-    if (stopping_) return false;
-    ++found;
-    loop_->post([this, ino] { reclaim(ino); });
-    std::this_thread::sleep_for(kReclaimPause);
-    return true;
-  });
-  log::info("what the cache does not know of is freed: files={} stopped={}", found, stopping_.load());
-}
-
-void Engine::reclaim(Ino ino) {
-  if (!cache_->reclaim(ino)) in_use_.push_back(ino);
-}
-
-void Engine::reclaim_later() {
-  for (const Ino ino : std::exchange(in_use_, {})) reclaim(ino);
 }
 
 Engine::~Engine() { stop(); }
 
 // The ring belongs to the thread that makes it, so everything is made here.
-void Engine::run(std::function<void()> ready) {
+void Engine::run(const std::function<void()>& ready) {
   loop_ = EventLoop::create();
   io_backend_ = loop_->name();
-  cache_ = std::make_unique<BlockCache>(cache_options_, space_, index_, *loop_, buffers_, metrics_);
+  cache_ = std::make_unique<BlockCache>(cache_options_, base_.space, base_.index, *loop_, base_.buffers, base_.metrics);
   sink_ = std::make_shared<Sink>(*this);
-  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, index_, fetcher_, buffers_, metrics_, clock_, sink_,
-                                          on_stale_);
-  scrubber_ = std::make_unique<Scrubber>(scrubber_options_, index_, *cache_, metrics_, clock_);
+  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, base_.index, base_.fetcher, base_.buffers,
+                                          base_.metrics, base_.clock, all_, sink_, on_stale_, ask_others_);
   loop_->every(kTick, [this] {
     reader_->tick();
-    scrubber_->tick();
+    if (scrubber_) scrubber_->tick();
     reclaim_later();
   });
   ready();
@@ -139,7 +101,13 @@ void Engine::drop(std::vector<Ino> inos) {
   });
 }
 
-void Engine::evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done) {
+void Engine::evict(std::vector<RegionKey> regions) {
+  loop_->post([this, regions = std::move(regions)] {
+    cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); });
+  });
+}
+
+void Engine::evict_on_request(std::vector<RegionKey> regions, BlockCache::EvictionDone done) {
   loop_->post([this, regions = std::move(regions), done = std::move(done)]() mutable {
     for (size_t i = 0; i < regions.size(); ++i) {
       if (i == 0 || regions[i].ino != regions[i - 1].ino) reader_->forget(regions[i].ino);
@@ -149,13 +117,38 @@ void Engine::evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done
   });
 }
 
+void Engine::check_region(RegionKey key, CheckDone done) {
+  loop_->post([this, key, done = std::move(done)]() mutable { cache_->check_region(key, std::move(done)); });
+}
+
+void Engine::trust_index(uint64_t failures) {
+  loop_->post([this, failures] { cache_->trust_index(failures); });
+}
+
+void Engine::reclaim(Ino ino) {
+  loop_->post([this, ino] { try_to_reclaim(ino); });
+}
+
+void Engine::try_to_reclaim(Ino ino) {
+  if (!cache_->reclaim(ino)) in_use_.push_back(ino);
+}
+
+void Engine::reclaim_later() {
+  for (const Ino ino : std::exchange(in_use_, {})) try_to_reclaim(ino);
+}
+
+void Engine::give_back(uint64_t bytes) {
+  loop_->post([this, bytes] { reader_->give_back(bytes); });
+}
+
+void Engine::run_scrubber(std::unique_ptr<Scrubber> scrubber) {
+  loop_->post([this, scrubber = std::move(scrubber)]() mutable { scrubber_ = std::move(scrubber); });
+}
+
 void Engine::stop() {
   if (!thread_.joinable()) return;
-  index_.stop_evicting();
-  stopping_ = true;
-  if (leftovers_thread_.joinable()) leftovers_thread_.join();
   loop_->post([this] {
-    scrubber_->stop();
+    if (scrubber_) scrubber_->stop();
     reader_->shut_down();
   });
   loop_->stop();

@@ -1,9 +1,9 @@
-// One engine thread: its event loop, its block cache, its block reader. Others talk to it by messages.
+// One engine thread: its event loop, its block cache, its block reader. Others talk to it by messages. A mount has one
+// or several (engines.h).
 //
-// Thread: the functions from any; `reader` and `cache` belong to the engine thread.
+// Thread: the functions from any; `reader`, `cache` and `scrubber` belong to the engine thread.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -16,16 +16,27 @@
 #include "base/metrics.h"
 #include "cache/block_cache.h"
 #include "cache/scrubber.h"
+#include "fs/all_readers.h"
 #include "fs/block_reader.h"
 #include "net/fetcher.h"
 
 namespace wormhole {
 
+// What all engines of a mount stand on.
+struct EngineBase {
+  Space& space;
+  Index& index;
+  Fetcher& fetcher;
+  BufferPool& buffers;
+  Metrics& metrics;
+  const Clock& clock;
+};
+
 class Engine {
  public:
-  // All references outlive the engine. `on_stale` as in BlockReader.
-  Engine(BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptions scrubber, Space& space, Index& index,
-         Fetcher& fetcher, BufferPool& buffers, Metrics& metrics, const Clock& clock, BlockReader::OnStale on_stale);
+  // What `base` and `all` refer to outlives the engine. `on_stale` and `ask_others` as in BlockReader.
+  Engine(unsigned number, BlockReaderOptions reader, BlockCacheOptions cache, EngineBase base, AllReaders& all,
+         BlockReader::OnStale on_stale, BlockReader::AskOthers ask_others);
   // Stops and joins.
   ~Engine();
 
@@ -39,13 +50,22 @@ class Engine {
   // Objects that nobody can open any more: their cached bytes go when the last handle is closed.
   void drop(std::vector<Ino> inos);
 
-  // Goes, if it may, whatever the policy thinks of it; what is kept of these files in memory goes too. `done` as in
-  // BlockCache::evict_on_request().
-  void evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done);
+  // As the functions of the block cache.
+  void evict(std::vector<RegionKey> regions);
+  // What is kept of these files in memory goes too.
+  void evict_on_request(std::vector<RegionKey> regions, BlockCache::EvictionDone done);
+  using CheckDone = UniqueFunction<void(uint64_t bytes), 48>;  // on the engine thread
+  void check_region(RegionKey key, CheckDone done);
+  void trust_index(uint64_t failures);
+  // Again and again until it can be done.
+  void reclaim(Ino ino);
+  // As the block reader's.
+  void give_back(uint64_t bytes);
 
-  // A read that did not come by (OpenFile::complete()), and a file whose reads the kernel does not show. Lock-free.
-  void was_read(Ino ino, ByteRange range) { index_.policy().accessed(ino, range, clock_.now()); }
-  void is_passed_through(Ino ino, uint64_t size) { index_.policy().accessed_whole(ino, size, clock_.now()); }
+  // From now on this engine has it: it ticks here.
+  void run_scrubber(std::unique_ptr<Scrubber> scrubber);
+  // On the engine thread; dropped when that has ended.
+  void post(Task task) { loop_->post(std::move(task)); }
 
   // Answers every waiting read, waits for writes under way, and ends the thread. The fetcher must still be alive.
   void stop();
@@ -56,32 +76,25 @@ class Engine {
  private:
   class Sink;
 
-  void run(std::function<void()> ready);
-  void look_for_leftovers();
-  void reclaim(Ino ino);
+  void run(const std::function<void()>& ready);
+  void try_to_reclaim(Ino ino);
   void reclaim_later();
 
   const BlockReaderOptions reader_options_;
   const BlockCacheOptions cache_options_;
-  const ScrubberOptions scrubber_options_;
-  Space& space_;
-  Index& index_;
-  Fetcher& fetcher_;
-  BufferPool& buffers_;
-  Metrics& metrics_;
-  const Clock& clock_;
+  const EngineBase base_;
+  AllReaders& all_;
   const BlockReader::OnStale on_stale_;
+  const BlockReader::AskOthers ask_others_;
 
   const char* io_backend_ = "";
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<BlockCache> cache_;
   std::unique_ptr<BlockReader> reader_;
-  std::unique_ptr<Scrubber> scrubber_;
+  std::unique_ptr<Scrubber> scrubber_;  // one of the engines has it
   std::shared_ptr<Sink> sink_;
   std::vector<Ino> in_use_;  // to be reclaimed when it is not
   std::thread thread_;
-  std::thread leftovers_thread_;
-  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace wormhole

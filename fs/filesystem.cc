@@ -12,12 +12,12 @@ constexpr blksize_t kPreferredRead = 1 << 20;
 
 }  // namespace
 
-Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine,
+Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engines& engines,
                        Metrics& metrics, const Clock& clock)
     : options_(options),
       name_timeout_(name_timeout),
       catalog_(catalog),
-      engine_(engine),
+      engines_(engines),
       metrics_(metrics),
       started_(clock.unix_seconds()),
       root_ino_(catalog.root()->ino),
@@ -84,12 +84,12 @@ void Filesystem::open(Ino ino, OpenReply reply) {
     OpenFileRef file = open_files_.open(node->ino, node->size);
     OpenFile* const f = file.get();
     if (f->size() <= kBlockSize || !passthrough_.allowed()) {
-      engine_.open(std::move(file), catalog_.url_of(*node), nullptr);
+      engines_.open(std::move(file), catalog_.url_of(*node), nullptr);
       return reply(f);
     }
     // A reply that is dropped because the mount ends is the caller's error; nobody is to release it then.
-    engine_.open(std::move(file), catalog_.url_of(*node),
-                 [f, reply = std::make_unique<OpenReply>(std::move(reply))]() mutable { (*reply)(f); });
+    engines_.open(std::move(file), catalog_.url_of(*node),
+                  [f, reply = std::make_unique<OpenReply>(std::move(reply))]() mutable { (*reply)(f); });
   });
 }
 
@@ -98,20 +98,20 @@ int32_t Filesystem::release(OpenFile& file) {
   const uint64_t size = file.size();
   const OpenFileRef last = open_files_.close(file);
   const int32_t backing = last ? last->take_backing() : 0;
-  if (backing != 0) engine_.is_passed_through(ino, last->size());  // until now
-  engine_.close(ino, size > kBlockSize);
+  if (backing != 0) engines_.is_passed_through(ino, last->size());  // until now
+  engines_.close(ino, size > kBlockSize);
   return backing;
 }
 
 void Filesystem::was_read(const OpenFile& file, ByteRange range) {
   metrics_.read_requests.fetch_add(1, std::memory_order_relaxed);
   metrics_.bytes_from_cache.fetch_add(range.size(), std::memory_order_relaxed);
-  engine_.was_read(file.ino(), range);
+  engines_.was_read(file.ino(), range);
 }
 
 void Filesystem::is_passed_through(const OpenFile& file) {
   metrics_.opens_passed_through.fetch_add(1, std::memory_order_relaxed);
-  engine_.is_passed_through(file.ino(), file.size());
+  engines_.is_passed_through(file.ino(), file.size());
 }
 
 void Filesystem::opendir(Ino ino, DirectoryReply reply) {

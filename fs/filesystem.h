@@ -1,9 +1,9 @@
 // The file system without any FUSE type: lookups, attributes, directories, handles and reads, over the catalog (names)
-// and the engine (bytes). fs/ops.cc puts it in front of the kernel; tests call it directly.
+// and the engines (bytes). fs/ops.cc puts it in front of the kernel; tests call it directly.
 //
 // The root's inode number is kRootIno, whatever the index calls it.
 //
-// Thread: every function from any; answers come on the caller's thread when memory suffices, else on the tree or the
+// Thread: every function from any; answers come on the caller's thread when memory suffices, else on the tree or an
 // engine thread. Nothing blocks.
 #pragma once
 
@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "fs/catalog.h"
-#include "fs/engine.h"
+#include "fs/engines.h"
 #include "fs/inode_table.h"
 #include "fs/open_file.h"
 
@@ -51,7 +51,7 @@ class Filesystem {
   using DirectoryReply = UniqueFunction<void(Result<std::unique_ptr<DirectoryHandle>>), 48>;
 
   // All references outlive the file system. `name_timeout`: the catalog's ttl, seconds.
-  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engine& engine, Metrics& metrics,
+  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engines& engines, Metrics& metrics,
              const Clock& clock);
 
   // Counts as one lookup of the inode; forget() takes lookups back. Errors as Catalog::entry.
@@ -63,7 +63,7 @@ class Filesystem {
   // kStale when the name has another version on the server: the kernel then looks the name up again. The file is the
   // caller's until release().
   void open(Ino ino, OpenReply reply);
-  void read(OpenFile& file, ByteRange range, ReadReply reply) { engine_.read(file.ino(), range, std::move(reply)); }
+  void read(OpenFile& file, ByteRange range, ReadReply reply) { engines_.read(file.ino(), range, std::move(reply)); }
   // The id that is to be taken back from the kernel, 0 when there is none.
   int32_t release(OpenFile& file);
   // What does not come by: a read that was answered from OpenFile::complete(), a file that the kernel serves.
@@ -94,7 +94,7 @@ class Filesystem {
   const FilesystemOptions options_;
   const double name_timeout_;
   Catalog& catalog_;
-  Engine& engine_;
+  Engines& engines_;
   Metrics& metrics_;
   const int64_t started_;  // seconds since the epoch
   const Ino root_ino_;

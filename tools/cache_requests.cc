@@ -84,7 +84,7 @@ nlohmann::json CacheRequests::evict(const std::vector<Ino>& files) {
     for (const auto& [key, bytes] : going) regions.push_back(key);
     std::promise<BlockCache::EvictionResult> done;
     auto result = done.get_future();
-    engine_.evict(std::move(regions), [&done](BlockCache::EvictionResult r) { done.set_value(std::move(r)); });
+    engines_.evict(regions, [&done](BlockCache::EvictionResult r) { done.set_value(std::move(r)); });
     const BlockCache::EvictionResult r = result.get();
     ok = ok && r.ok;
     for (const auto& [key, why] : r.stayed) {

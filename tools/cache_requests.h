@@ -21,15 +21,15 @@
 #include "base/metrics.h"
 #include "cache/index.h"
 #include "cache/space.h"
-#include "fs/engine.h"
+#include "fs/engines.h"
 
 namespace wormhole {
 
 class CacheRequests {
  public:
   // All references outlive it.
-  CacheRequests(Index& index, Engine& engine, const Space& space, const Metrics& metrics)
-      : index_(index), engine_(engine), space_(space), metrics_(metrics) {}
+  CacheRequests(Index& index, Engines& engines, const Space& space, const Metrics& metrics)
+      : index_(index), engines_(engines), space_(space), metrics_(metrics) {}
 
   nlohmann::json answer(const nlohmann::json& request);
 
@@ -46,7 +46,7 @@ class CacheRequests {
   nlohmann::json sync();
 
   Index& index_;
-  Engine& engine_;
+  Engines& engines_;
   const Space& space_;
   const Metrics& metrics_;
   std::atomic<bool> stopping_{false};

@@ -91,15 +91,17 @@ Result<std::string> Daemon::start() {
                           cache_directory_->was_left_open() || index_found_ != IndexFound::kSound};
   space_ = std::make_unique<Space>(
       SpaceOptions{cache_directory_->objects_path(), options_.cache_size, options_.min_free}, metrics_);
-  engine_ = std::make_unique<Engine>(reader, cache, options_.scrubber, *space_, *index_, *fetcher_, *buffers_, metrics_,
-                                     clock_, [this](Ino ino) {
-                                       if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
-                                     });
+  const unsigned count = options_.engines != 0 ? options_.engines : engines_for(std::thread::hardware_concurrency());
+  engines_ =
+      std::make_unique<Engines>(count, reader, cache, options_.scrubber,
+                                EngineBase{*space_, *index_, *fetcher_, *buffers_, metrics_, clock_}, [this](Ino ino) {
+                                  if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
+                                });
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
                                        std::move(*root), root_ino, *index_, *fetcher_, metrics_, clock_,
-                                       [this](const std::vector<Ino>& inos) { engine_->drop(inos); });
+                                       [this](const std::vector<Ino>& inos) { engines_->drop(inos); });
   filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
-                                             *engine_, metrics_, clock_);
+                                             *engines_, metrics_, clock_);
 
   refuse_passthrough();
 
@@ -204,7 +206,7 @@ Status Daemon::mount() {
   });
   if (!started) return started;
   find_device();
-  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engine_, *space_, metrics_);
+  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engines_, *space_, metrics_);
   auto control = ControlServer::start([this](const nlohmann::json& request) {
     return request.value("do", "") == "status" ? status() : cache_requests_->answer(request);
   });
@@ -213,8 +215,8 @@ Status Daemon::mount() {
   } else {
     log::warn("no command will find this mount: {}", control.error().message);
   }
-  log::info("mounted: url={} mountpoint={} io={} transport={}", source_, options_.mountpoint, engine_->io_backend(),
-            session_->transport().uring ? "uring" : "dev");
+  log::info("mounted: url={} mountpoint={} io={} engines={} transport={}", source_, options_.mountpoint,
+            engines_->io_backend(), engines_->count(), session_->transport().uring ? "uring" : "dev");
   return {};
 }
 
@@ -245,15 +247,15 @@ void Daemon::stop() {
   if (cache_requests_) cache_requests_->stop();
   control_.reset();
   if (session_) session_->stop();
-  if (engine_) engine_->stop();
+  if (engines_) engines_->stop();
   if (catalog_) catalog_->stop();
   remember_servers();
   fetcher_.reset();
   catalog_.reset();
   session_.reset();
   filesystem_.reset();
-  if (index_) index_->flush();  // its answers go to the engine
-  engine_.reset();
+  if (index_) index_->flush();  // its answers go to the engines
+  engines_.reset();
   buffers_.reset();
   if (index_) {
     index_.reset();
@@ -279,7 +281,8 @@ nlohmann::json Daemon::status() const {
       {"version", WORMHOLE_VERSION},
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count()},
       {"cache", options_.cache},
-      {"io", engine_->io_backend()},
+      {"io", engines_->io_backend()},
+      {"engines", engines_->count()},
       {"transport", session_->transport().uring ? "uring" : "dev"},
       {"not_uring_because", session_->transport().why_not},
       {"passthrough", filesystem_->passthrough().state()},

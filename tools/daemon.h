@@ -12,7 +12,7 @@
 #include "cache/index.h"
 #include "cache/index_check.h"
 #include "fs/catalog.h"
-#include "fs/engine.h"
+#include "fs/engines.h"
 #include "fs/filesystem.h"
 #include "fs/session.h"
 #include "net/curl_fetcher.h"
@@ -61,7 +61,7 @@ class Daemon {
   std::unique_ptr<Index> index_;
   std::unique_ptr<BufferPool> buffers_;
   std::unique_ptr<CurlFetcher> fetcher_;
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Engines> engines_;
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<Session> session_;

@@ -117,6 +117,15 @@ Status set_connections(int& field, const std::string& text) {
   return fail(ErrorCode::kInvalid, "expected auto or a whole number from 1 to 256");
 }
 
+Status set_engines(unsigned& field, const std::string& text) {
+  if (text == "auto") {
+    field = 0;
+    return {};
+  }
+  if (set_integer(field, text, 1, kMostEngines)) return {};
+  return fail(ErrorCode::kInvalid, "expected auto or a whole number from 1 to {}", kMostEngines);
+}
+
 Status add_mirror(std::vector<std::string>& mirrors, const std::string& text) {
   const auto url = Url::parse(text);
   if (!url) return fail(url.error());
@@ -157,6 +166,7 @@ const std::map<std::string, Setter>& setters() {
       {"cache-size", [](MountOptions& o, auto& v) { return set_size(o.cache_size, v, 0); }},
       {"min-free", [](MountOptions& o, auto& v) { return set_percent(o.min_free, v); }},
       {"memory", [](MountOptions& o, auto& v) { return set_size(o.memory, v, kMinMemory); }},
+      {"engines", [](MountOptions& o, auto& v) { return set_engines(o.engines, v); }},
       {"timeout",
        [](MountOptions& o, auto& v) {
          int64_t seconds = 0;

@@ -30,6 +30,7 @@ struct MountOptions {
   int64_t ttl = 60;
   OfflineMode offline = OfflineMode::kAuto;
   VerifyMode verify = VerifyMode::kAuto;
+  unsigned engines = 0;  // 0: as the machine has cores
   bool speculate = true;
   bool passthrough = true;
   FuseTransport transport = FuseTransport::kAuto;

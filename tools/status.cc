@@ -14,9 +14,10 @@ namespace {
 void print(const nlohmann::json& m) {
   const auto number = [&m](const char* name) { return m.value(name, uint64_t{0}); };
   std::printf("%s on %s\n", m.value("url", "?").c_str(), m.value("mountpoint", "?").c_str());
-  std::printf("  daemon    pid %llu, up %s, %s, server %s\n", static_cast<unsigned long long>(number("pid")),
-              human_duration(std::chrono::seconds(number("uptime_seconds"))).c_str(), m.value("io", "?").c_str(),
-              m.value("reachable", true) ? "reachable" : "cannot be reached");
+  const std::string several = number("engines") > 1 ? std::to_string(number("engines")) + " engines, " : "";
+  std::printf("  daemon    pid %llu, up %s, %s%s, server %s\n", static_cast<unsigned long long>(number("pid")),
+              human_duration(std::chrono::seconds(number("uptime_seconds"))).c_str(), several.c_str(),
+              m.value("io", "?").c_str(), m.value("reachable", true) ? "reachable" : "cannot be reached");
   std::printf("  read      %s from the network, %s from the cache\n", human_bytes(number("bytes_from_network")).c_str(),
               human_bytes(number("bytes_from_cache")).c_str());
   std::printf("  cache     %s of %s in %s\n", human_bytes(number("bytes_cached")).c_str(),

@@ -66,6 +66,7 @@ class BlockCacheTest : public ::testing::Test {
   void start_evicting() {
     index_->start_evicting(*space_, [this](std::vector<RegionKey> regions) {
       loop_->post([this, regions] { cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); }); });
+      return 1;
     });
   }
   void stop() {

@@ -777,7 +777,10 @@ class ScrubberTest : public BlockCacheTest {
  protected:
   // Ticks, a second apart, until everything was read.
   void scrub(uint64_t rate = 1 << 30, int ticks = 3) {
-    Scrubber scrubber({rate}, *index_, *cache_, metrics_, clock_);
+    const Scrubber::Checks checks{
+        [this](RegionKey key, Scrubber::Checked checked) { cache_->check_region(key, std::move(checked)); },
+        [this](uint64_t failures) { cache_->trust_index(failures); }};
+    Scrubber scrubber({rate}, *index_, checks, metrics_, clock_);
     for (int i = 0; i < ticks; ++i) {
       clock_.advance(1s);
       on_loop([&] { scrubber.tick(); });

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <random>
+#include <set>
 
 #include "base/file_descriptor.h"
 #include "tests/support/printing.h"
@@ -50,12 +51,12 @@ class BlockReaderTest : public ::testing::Test {
 
   // --- verbs ---
 
-  void open(Ino ino = kFile) { setup_.reader->open(ino, kSize, "http://x/file"); }
-  void close(Ino ino = kFile) { setup_.reader->close(ino); }
+  void open(Ino ino = kFile) { setup_.reader_of(ino).open(ino, kSize, "http://x/file"); }
+  void close(Ino ino = kFile) { setup_.reader_of(ino).close(ino); }
 
   AnswerRef read(uint64_t offset, uint64_t length, Ino ino = kFile) {
     answers_.push_back(std::make_shared<Answer>());
-    setup_.reader->read(ino, ByteRange::of(offset, length), test::into(answers_.back()));
+    setup_.reader_of(ino).read(ino, ByteRange::of(offset, length), test::into(answers_.back()));
     expected_[answers_.back()] = offset;
     return answers_.back();
   }
@@ -816,6 +817,110 @@ TEST_F(LittleMemoryTest, PartsThatWaitForAReaderKeepAQuarterOfTheMemoryAtMost) {
     settle();
   }
   EXPECT_LE(setup_.buffers.outstanding(), setup_.buffers.budget() / 4);
+}
+
+// --- several engines ---------------------------------------------------------------------------------------------
+
+class TwoEnginesTest : public BlockReaderTest {
+ protected:
+  static constexpr Ino kOther = kFile + 1;       // of the other engine
+  static constexpr uint64_t kKept = 4 * kBlock;  // the buffer of a part that keep() leaves in memory
+
+  TwoEnginesTest() : BlockReaderTest(16 * kKept) { setup_.engines = 2; }  // a quarter of it are four such parts
+
+  void SetUp() override {
+    BlockReaderTest::SetUp();
+    open(kOther);
+  }
+  // A part that is stored and stays in memory, because nobody has read its last byte.
+  void keep(Ino ino, uint64_t number) {
+    read(number * kKept, 3 * kBlock - 1, ino);
+    complete_all_fetches();
+    setup_.disk.complete_all();
+  }
+  // Those of keep().
+  bool is_kept(Ino ino, uint64_t number) {
+    const size_t before = setup_.disk.reads();
+    const AnswerRef a = read(number * kKept, kBlock, ino);
+    settle();
+    EXPECT_TRUE(is_right(a));
+    return setup_.disk.reads() == before;
+  }
+};
+
+TEST_F(TwoEnginesTest, FetchesHaveNumbersOfTheirOwn) {
+  for (uint64_t block = 0; block < 40; block += 2) {
+    read_block(block);
+    read(block * kBlock, kBlock, kOther);
+  }
+  std::set<FetchId> ids;
+  for (const FetchRequest& r : setup_.fetcher.active()) ids.insert(r.id);
+  EXPECT_THAT(ids, SizeIs(40));
+  complete_all_fetches();
+  for (const AnswerRef& a : answers_) EXPECT_TRUE(is_right(a));
+}
+
+TEST_F(TwoEnginesTest, WhatOneKeepsIsGivenBackWhenTheOtherNeedsMemory) {
+  for (uint64_t i = 0; i < 4; ++i) keep(kFile, i);
+  ASSERT_EQ(setup_.buffers.outstanding(), 4 * kKept);
+  for (uint64_t i = 0; i < 12; ++i) read(i * kKept, kKept, kOther);
+  EXPECT_THAT(setup_.messages, IsEmpty()) << "there was room";
+  read(12 * kKept, kKept, kOther);
+  EXPECT_EQ(setup_.buffers.outstanding(), 17 * kKept) << "who waits has a buffer at once";
+  setup_.deliver_messages();
+  EXPECT_EQ(setup_.buffers.outstanding(), 15 * kKept) << "until there is room for another, and not more";
+  complete_all_fetches();
+  settle();
+  EXPECT_FALSE(is_kept(kFile, 0)) << "the oldest goes first";
+  EXPECT_TRUE(is_kept(kFile, 3));
+}
+
+TEST_F(TwoEnginesTest, AllTogetherKeepAQuarterOfTheMemoryAndEachHasAnEqualShareOfIt) {
+  for (uint64_t i = 0; i < 6; ++i) keep(kFile, i);
+  EXPECT_EQ(setup_.all->resident_bytes, 4 * kKept) << "all of it while the other keeps nothing";
+  for (uint64_t i = 0; i < 6; ++i) {
+    keep(kOther, i);
+    setup_.deliver_messages();
+    EXPECT_EQ(setup_.all->resident_bytes, 4 * kKept);
+  }
+  for (const Ino ino : {kFile, kOther}) {
+    EXPECT_FALSE(is_kept(ino, 3));
+    EXPECT_TRUE(is_kept(ino, 4));
+    EXPECT_TRUE(is_kept(ino, 5));
+  }
+}
+
+TEST_F(TwoEnginesTest, AServerThatWasSilentForOneGetsLittlePatienceFromTheOther) {
+  read_block(0);
+  fail(ErrorCode::kTimedOut);
+  read(0, kBlock, kOther);
+  EXPECT_EQ(only_fetch().patience, 1s);
+  setup_.fetcher.arrive(only_fetch().id, kBlock / 2, version_);
+  complete();
+  read_block(0);
+  EXPECT_EQ(only_fetch().patience, setup_.reader_options.patience) << "it speaks again";
+}
+
+class TwoReadaheadingEnginesTest : public TwoEnginesTest {
+ protected:
+  TwoReadaheadingEnginesTest() { setup_.reader_options.readahead = {8 * kBlock}; }
+
+  void tick() {
+    for (auto& reader : setup_.readers) reader->tick();
+  }
+};
+
+TEST_F(TwoReadaheadingEnginesTest, FilesThatAreReadInSequenceShareTheMemory) {
+  setup_.clock.advance(1s);
+  for (const Ino ino : {kFile, kOther}) {
+    for (uint64_t block = 0; block < 4; ++block) read(block * kBlock, kBlock, ino);
+  }
+  tick();
+  EXPECT_EQ(setup_.all->files_in_sequence, 2u);
+  setup_.clock.advance(4s);
+  tick();
+  EXPECT_EQ(setup_.all->files_in_sequence, 0u);
+  complete_all_fetches();
 }
 
 // --- closing -------------------------------------------------------------------------------------------------------

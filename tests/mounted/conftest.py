@@ -3,6 +3,7 @@
     WORMHOLE              the program to test; default build/release/wormhole
     WORMHOLE_BUILD_DIR    where range-server and page-toucher were built; default: where the program is
     WORMHOLE_TRANSPORT    what mounts have as transport= where a test does not say; uring needs the kernel's setting
+    WORMHOLE_ENGINES      the option `engines` of all mounts that do not say it themselves
     WORMHOLE_TEST_TIMEOUT seconds after which a test counts as hanging
     WORMHOLE_REQUIRE_FUSE=1   a machine without /dev/fuse fails instead of skipping
 """

@@ -121,3 +121,40 @@ def test_a_file_that_the_kernel_serves_stays(origin, mount, content):
             assert (mounted / "file").read_bytes() == content
         origin.stop()
         assert held.read() == content[: 8 * MIB]
+
+
+def test_many_readers_of_many_files_by_several_engines(origin, mount, content):
+    files = {f"{i:02}": content[i * 8 * MIB : (i + 1) * 8 * MIB - i] for i in range(12)}
+    for name, bytes_of in files.items():
+        (origin.tree / name).write_bytes(bytes_of)
+    mounted = mount(origin.url, cache_size="24M", engines=3, passthrough="off")
+    errors, most = [], 0
+    end = time.monotonic() + 8
+
+    def read_here_and_there(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            while time.monotonic() < end:
+                name, bytes_of = chance.choice(list(files.items()))
+                with open(mounted / name, "rb", buffering=0) as file:
+                    for _ in range(chance.choice([1, 20])):
+                        size = chance.choice([1, 4096, 65536, 300_000])
+                        offset = chance.randrange(len(bytes_of) - size)
+                        assert os.pread(file.fileno(), size, offset) == bytes_of[offset : offset + size]
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read_here_and_there, args=(i,)) for i in range(16)]
+    for reader in readers:
+        reader.start()
+    while any(reader.is_alive() for reader in readers):
+        most = max(most, disk_bytes(mounted))
+        time.sleep(0.02)
+    assert errors == []
+    assert most <= CAP + REGION
+    assert most > CAP // 2
+    assert mounted.status()["bytes_evicted"] > 0
+    mounted.down()
+    mounted.up()
+    for name, bytes_of in files.items():
+        assert (mounted / name).read_bytes() == bytes_of

@@ -1,7 +1,7 @@
-// The engine in a world that goes wrong at random: reads, opens, closes, evictions and ends of the daemon, over a
-// network that answers late, in any order, with failures and other versions, and a disk that fails, tears and, after a
-// kill, has lost what was not synced, and files that are flipped, cut, replaced or gone. Everything follows from the
-// seed: a seed that fails once fails always.
+// One engine or several in a world that goes wrong at random: reads, opens, closes, evictions and ends of the daemon,
+// over a network that answers late, in any order, with failures and other versions, and a disk that fails, tears and,
+// after a kill, has lost what was not synced, and files that are flipped, cut, replaced or gone. Everything follows
+// from the seed: a seed that fails once fails always.
 //
 //   engine_sim [--seeds=FIRST-LAST | --seed=N [--trace]]
 //
@@ -64,6 +64,7 @@ class Simulation {
     setup_.cache_options.verify = one_of({VerifyMode::kAuto, VerifyMode::kAuto, VerifyMode::kAlways});
     setup_.space_options.limit =
         one_of<uint64_t>({kUnlimited, kUnlimited, 6 << 20, 3 << 20, 1 << 20, 1 << 20, 512 << 10, 0});
+    setup_.engines = one_of({1u, 2u, 3u});
     disk_faults_ = chance(0.5);
     wire_faults_ = chance(0.5);
     changes_ = chance(0.6);
@@ -87,7 +88,8 @@ class Simulation {
 
   ~Simulation() {
     ending_ = true;
-    if (setup_.reader) setup_.stop();  // a rule was broken: those who wait are answered while they can be judged
+    if (setup_.reader != nullptr)
+      setup_.stop();  // a rule was broken: those who wait are answered while they can be judged
     forget_handles();
   }
 
@@ -174,7 +176,7 @@ class Simulation {
       case 22:
       case 23: enter_or_leave(); break;
       case 24: reclaim_a_file(); break;
-      default: break;
+      default: setup_.deliver_messages();
     }
   }
 
@@ -204,7 +206,7 @@ class Simulation {
   }
   void pass_time() {
     setup_.clock.advance(std::chrono::milliseconds(below(4000)));
-    setup_.reader->tick();
+    for (auto& reader : setup_.readers) reader->tick();
   }
 
   // --- the kernel's side ---------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ class Simulation {
     const uint64_t size = f.versions[f.listed].size;
     handles_.push_back({number, f.ino, size, open_files_->open(f.ino, size)});
     const OpenFileRef& file = handles_.back().open;
-    setup_.reader->open(f.ino, size, f.url, file);
+    setup_.reader_of(f.ino).open(f.ino, size, f.url, file);
     const int32_t backing = file->decide(passthrough_, [&](int fd) {
       trace("  passed through");
       kernel_[f.ino] = fd;
@@ -232,7 +234,7 @@ class Simulation {
     const Ino before = f.ino;
     f.ino = setup_.index->allocate_ino();
     f.listed = f.versions.size() - 1;
-    if (before != 0) setup_.cache->drop(before);
+    if (before != 0) setup_.cache_of(before).drop(before);
   }
   void close() {
     if (handles_.empty()) return;
@@ -241,7 +243,7 @@ class Simulation {
     const Ino ino = it->ino;
     release(*it);
     handles_.erase(it);
-    setup_.reader->close(ino);
+    setup_.reader_of(ino).close(ino);
   }
   // As the file system does when the kernel says that a handle is closed.
   void release(Handle& h) {
@@ -298,11 +300,11 @@ class Simulation {
     trace("{}", p.what);
     pending_.push_back(p);
     const File& f = files_[h.file];
-    setup_.reader->read(h.ino, ByteRange::of(offset, length),
-                        [this, &f, ino = h.ino, offset, a = p.answer](auto reply) mutable {
-                          judge(f, ino, offset, reply);
-                          test::into(a)(std::move(reply));
-                        });
+    setup_.reader_of(h.ino).read(h.ino, ByteRange::of(offset, length),
+                                 [this, &f, ino = h.ino, offset, a = p.answer](auto reply) mutable {
+                                   judge(f, ino, offset, reply);
+                                   test::into(a)(std::move(reply));
+                                 });
   }
 
   // --- the rules -----------------------------------------------------------------------------------------------------
@@ -530,14 +532,26 @@ class Simulation {
   void evict_something() {
     if (chance(0.6)) {
       if (chosen_.empty()) return choose();
-      return evict(std::exchange(chosen_, {}));
+      return evict(take_chosen());
     }
     std::vector<RegionKey> keys;
     for (uint64_t i = 1 + below(3); i > 0; --i) {
       const File& f = files_[below(files_.size())];
       if (f.ino != 0) keys.push_back({f.ino, below(3)});
     }
-    evict(keys);
+    for (auto& [engine, own] : by_engine(keys)) evict(own);
+  }
+  using ByEngine = std::map<Ino, std::vector<RegionKey>>;
+  ByEngine by_engine(const std::vector<RegionKey>& keys) const {
+    ByEngine out;
+    for (const RegionKey& key : keys) out[key.ino % setup_.engines].push_back(key);
+    return out;
+  }
+  // Those of one engine: it answers sooner than another.
+  std::vector<RegionKey> take_chosen() {
+    std::lock_guard lock(mutex_);
+    auto one = std::next(chosen_.begin(), static_cast<std::ptrdiff_t>(below(chosen_.size())));
+    return chosen_.extract(one).mapped();
   }
 
   // What the index would have go. It chooses on its own thread, behind each commit: the second of two commits comes
@@ -546,11 +560,12 @@ class Simulation {
     settle_index();
     setup_.index->start_evicting(*setup_.space, [this](std::vector<RegionKey> regions) {
       std::lock_guard lock(mutex_);
-      chosen_ = std::move(regions);
+      chosen_ = by_engine(regions);
+      return chosen_.size();
     });
     settle_index();
     setup_.index->stop_evicting();
-    trace("{} regions are chosen", chosen_.size());
+    trace("regions of {} engines are chosen", chosen_.size());
   }
   void settle_index() {
     for (int i = 0; i < 2; ++i) {
@@ -566,7 +581,7 @@ class Simulation {
     const uint64_t step = below(4);
     if (dies) take_snapshot();
     const auto before = dies ? saved(keys) : std::vector<Saved>();
-    setup_.cache->evict(keys, [this](Task task) {
+    setup_.cache_of(keys.front().ino).evict(keys, [this](Task task) {
       std::lock_guard lock(mutex_);
       tasks_.push_back(std::move(task));
     });
@@ -619,9 +634,10 @@ class Simulation {
     if (unclaimed_.empty()) return;
     const size_t number = below(unclaimed_.size());
     trace("reclaim ino={}", unclaimed_[number]);
-    if (unclaimed_[number] == kThePack) {
+    const Ino ino = unclaimed_[number];
+    if (ino == kThePack) {
       for (uint32_t slab = 0; setup_.index->pack().punch_free(slab); ++slab) continue;
-    } else if (!setup_.cache->reclaim(unclaimed_[number])) {
+    } else if (!setup_.cache_of(ino).reclaim(ino)) {
       return;  // later
     }
     unclaimed_.erase(unclaimed_.begin() + static_cast<std::ptrdiff_t>(number));
@@ -748,7 +764,7 @@ class Simulation {
   std::unique_ptr<OpenFiles> open_files_ = std::make_unique<OpenFiles>();
   std::map<Ino, int> kernel_;  // what it serves by itself
   std::mutex mutex_;           // of the next two, which the index thread fills
-  std::vector<RegionKey> chosen_;
+  ByEngine chosen_;
   std::vector<Task> tasks_;
   std::vector<Ino> unclaimed_;  // whose files may have what nobody counts
   uint64_t counted_ = 0;        // by the last look at the index

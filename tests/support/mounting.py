@@ -173,7 +173,8 @@ class Mount:
         self.log = work / f"{self.directory.name}.log"
         self.prefix = prefix
         self.env = env
-        self.options = {"log": self.log, "log-level": "debug", **{_option_name(k): v for k, v in options.items()}}
+        self.options = {"log": self.log, "log-level": "debug", "engines": os.environ.get("WORMHOLE_ENGINES"),
+                        **{_option_name(k): v for k, v in options.items()}}
         self.pid: int | None = None
 
     @property

@@ -1,5 +1,6 @@
 // A block reader with a real index and a real cache on a disk, in front of a network and a disk that do only what the
 // test orders, and with a clock that stands still: everything happens on the test's thread, in the order it is written.
+// Or several of them, as engines have them, each with its own objects.
 //
 // Thread: the test's.
 #pragma once
@@ -12,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cache/block_cache.h"
@@ -36,7 +38,7 @@ class ReaderSetup {
     reader_options.readahead = {0};  // a test that wants read-ahead says so
   }
   ~ReaderSetup() {
-    if (reader) stop();
+    if (reader != nullptr) stop();
   }
   ReaderSetup(const ReaderSetup&) = delete;
   ReaderSetup& operator=(const ReaderSetup&) = delete;
@@ -50,19 +52,25 @@ class ReaderSetup {
     ASSERT_TRUE(opened.has_value()) << opened.error().message;
     index = std::move(*opened);
     space = std::make_unique<Space>(space_options, metrics);
-    cache = std::make_unique<BlockCache>(cache_options, *space, *index, disk, buffers, metrics);
-    reader = std::make_unique<BlockReader>(reader_options, *cache, *index, fetcher, buffers, metrics, clock,
-                                           std::make_shared<Sink>(*this), [this](Ino ino) { stale.push_back(ino); });
+    all = std::make_unique<AllReaders>(engines);
+    cache_options.engines = engines;
+    for (unsigned i = 0; i < engines; ++i) start_engine(i);
+    cache = caches.front().get();
+    reader = readers.front().get();
+  }
+  BlockCache& cache_of(Ino ino) { return *caches[ino % engines]; }
+  BlockReader& reader_of(Ino ino) { return *readers[ino % engines]; }
+  // What the engines have to say to each other.
+  void deliver_messages() {
+    for (auto& message : std::exchange(messages, {})) message();
   }
   // As the daemon ends: every read is answered, what is under way on the disk completes.
   void stop() {
-    reader->shut_down();
+    for (auto& one : readers) one->shut_down();
     disk.complete_all();
     fetcher.end_cancelled();
     index->flush();  // its answers go to the cache
-    reader.reset();
-    cache.reset();
-    index.reset();
+    end();
   }
   void restart() {
     stop();
@@ -84,10 +92,8 @@ class ReaderSetup {
   void die_and_start(IndexSnapshot& snapshot, F done_bytes, const std::function<void()>& meanwhile) {
     disk.lose_all(done_bytes);
     fetcher.lose_all();
-    reader.reset();
-    cache.reset();
     const FileContents pack(pack_path(index_path()));
-    index.reset();  // it writes what it was told to; that never happened
+    end();  // the index writes what it was told to; that never happened
     pack.restore();
     snapshot.restore();
     meanwhile();
@@ -97,6 +103,7 @@ class ReaderSetup {
   // The disk does what waits, the network confirms what was cancelled, and so on until nothing is left to do.
   void settle() {
     do {
+      deliver_messages();
       disk.complete_all();
       fetcher.end_cancelled();
     } while (disk.waiting() > 0);
@@ -114,32 +121,61 @@ class ReaderSetup {
   std::vector<Ino> stale;        // what on_stale was called with
   std::unique_ptr<Space> space;  // the last commits give back what they took
   std::unique_ptr<Index> index;
-  std::unique_ptr<BlockCache> cache;
-  std::unique_ptr<BlockReader> reader;
+  unsigned engines = 1;
+  std::unique_ptr<AllReaders> all;
+  std::vector<std::unique_ptr<BlockCache>> caches;
+  std::vector<std::unique_ptr<BlockReader>> readers;
+  std::vector<std::function<void()>> messages;
+  // The first of them, for those who want one only.
+  BlockCache* cache = nullptr;
+  BlockReader* reader = nullptr;
 
  private:
+  void start_engine(unsigned number) {
+    const auto ask_others = [this, number](uint64_t bytes) {
+      for (unsigned i = 0; i < engines; ++i) {
+        if (i != number) messages.push_back([this, i, bytes] { readers[i]->give_back(bytes); });
+      }
+    };
+    caches.push_back(std::make_unique<BlockCache>(cache_options, *space, *index, disk, buffers, metrics));
+    readers.push_back(std::make_unique<BlockReader>(
+        reader_options, *caches.back(), *index, fetcher, buffers, metrics, clock, *all,
+        std::make_shared<Sink>(*this, number), [this](Ino ino) { stale.push_back(ino); }, ask_others));
+  }
+  void end() {
+    messages.clear();
+    reader = nullptr;
+    cache = nullptr;
+    readers.clear();
+    caches.clear();
+    index.reset();
+  }
+
   // What the net thread tells arrives at once.
   class Sink final : public FetchSink {
    public:
-    explicit Sink(ReaderSetup& setup) : setup_(setup) {}
+    Sink(ReaderSetup& setup, unsigned number) : setup_(setup), number_(number) {}
     void fetch_head(FetchId id, ObjectHead head) override {
-      if (setup_.reader) setup_.reader->fetch_head(id, std::move(head));
+      if (BlockReader* r = reader()) r->fetch_head(id, std::move(head));
     }
     void fetch_progress(FetchId id, uint64_t arrived) override {
-      if (setup_.reader) setup_.reader->fetch_progress(id, arrived);
+      if (BlockReader* r = reader()) r->fetch_progress(id, arrived);
     }
     void fetch_behind(FetchId id, ByteRange there) override {
-      if (setup_.reader) setup_.reader->fetch_behind(id, there);
+      if (BlockReader* r = reader()) r->fetch_behind(id, there);
     }
     void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override {
-      if (setup_.reader) setup_.reader->fetch_chunk(id, range, std::move(bytes));
+      if (BlockReader* r = reader()) r->fetch_chunk(id, range, std::move(bytes));
     }
     void fetch_done(FetchId id, Status status) override {
-      if (setup_.reader) setup_.reader->fetch_done(id, std::move(status));
+      if (BlockReader* r = reader()) r->fetch_done(id, std::move(status));
     }
 
    private:
+    BlockReader* reader() { return setup_.readers.empty() ? nullptr : setup_.readers[number_].get(); }
+
     ReaderSetup& setup_;
+    const unsigned number_;
   };
 };
 

@@ -465,6 +465,48 @@ def add_rows() -> None:
 add_rows()
 
 
+# --- rows: several engines ------------------------------------------------------------------------------------
+
+ENGINES = {"engines=1": 1, "engines=2": 2}
+# As fs/engines.cc has it: the second one comes with the eighth core.
+BY_DEFAULT, OTHERWISE = sorted(ENGINES, reverse=(os.cpu_count() or 1) >= 8)
+
+
+def checked_reads(files: Copy) -> Figures:
+    """Every read comes to the daemon (direct I/O passes the mount's page cache by), and through an engine, which checks
+    a block of what lies in the page cache below: nobody waits for a disk."""
+    for file in files.behind.rglob("*"):
+        if file.is_file():
+            page_cache.warm("cat", file)
+    return {column: fio(files, "--rw=randread", f"--bs={PAGE}", "--direct=1", f"--numjobs={threads}",
+                        "--file_service_type=random", "--time_based", f"--runtime={HOT_SECONDS}")["iops"]
+            for column, threads in ((READS_1, 1), (READS_16, 16))}
+
+
+@ROWS.row("engines", "random 4 KiB of 16 files, each read checked by an engine: one engine and two",
+          *goals(BY_DEFAULT, OTHERWISE, ">=", 0.95, READS_1, READS_16))
+def engines(bench: Bench) -> Table:
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        user, original = enter(bench.root()), bench.original(SEQUENTIAL_SIZE // 16)
+        tree = enter(bench.tree(**{f"file-{i:02}": original for i in range(16)}))
+        origin = enter(bench.origin(tree))
+        contestants = []
+        for name, count in ENGINES.items():
+            mount = enter(bench.wormhole(user, origin, engines=count, passthrough="off", verify="always"))
+            paths = [mount / path.name for path in sorted(tree.iterdir())]
+            page_cache.warm("cat", *paths)
+            size = len(paths) * original.stat().st_size
+            wait_until(lambda: mount.status()["bytes_cached"] >= size, "the cache has all of it", 60)
+            files = Copy(name, Path(":".join(map(str, paths))), user, mount.cache / "objects", mount)
+            contestants.append(Contestant(name, None, partial(checked_reads, files)))
+        settle()
+        origin.forget()
+        table = bench.measure(*contestants, memory=0)
+        assert (fetched := origin.file_bytes()) == 0, f"{fetched} bytes came from the server: the cache is not complete"
+        return table
+
+
 # --- rows: small files, the limit, the start ----------------------------------------------------------------------
 
 # A shell command that reads the tree $0. GNU tar looks at nothing but names when it writes to /dev/null.
