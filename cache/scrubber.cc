@@ -64,14 +64,19 @@ void Scrubber::go_on() {
     record_.next = {key.ino, key.region + 1};
     if (++since_recorded_ % kBatch == 0) index_.put_scrubbed(record_);
     checking_ = true;
-    cache_.check_region(key, [this](uint64_t bytes) {
+    cache_.check_region(key, [this](const BlockCache::Checked& checked) {
       checking_ = false;
-      allowance_ -= static_cast<int64_t>(bytes);
-      metrics_.bytes_scrubbed.fetch_add(bytes, std::memory_order_relaxed);
+      allowance_ -= static_cast<int64_t>(checked.bytes);
+      metrics_.bytes_scrubbed.fetch_add(checked.bytes, std::memory_order_relaxed);
       // From within the loop below, when there was nothing to read: then it goes on by itself.
-      if (bytes > 0) go_on();
+      if (checked.bytes > 0) go_on();
     });
   }
+}
+
+void Scrubber::all_checked(uint64_t failures) {
+  failures_ = failures;
+  end_pass();
 }
 
 void Scrubber::end_pass() {

@@ -149,6 +149,14 @@ void Engine::evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done
   });
 }
 
+void Engine::check_region(RegionKey key, std::function<void(BlockCache::Checked)> done) {
+  loop_->post([this, key, done = std::move(done)]() mutable { cache_->check_region(key, std::move(done)); });
+}
+
+void Engine::all_checked(uint64_t failures) {
+  loop_->post([this, failures] { scrubber_->all_checked(failures); });
+}
+
 void Engine::stop() {
   if (!thread_.joinable()) return;
   index_.stop_evicting();

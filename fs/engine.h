@@ -43,6 +43,11 @@ class Engine {
   // BlockCache::evict_on_request().
   void evict(std::vector<RegionKey> regions, BlockCache::EvictionDone done);
 
+  // As BlockCache::check_region(), from any thread; `done` runs on the engine thread.
+  void check_region(RegionKey key, std::function<void(BlockCache::Checked)> done);
+  // As Scrubber::all_checked().
+  void all_checked(uint64_t failures);
+
   // A read that did not come by (OpenFile::complete()), and a file whose reads the kernel does not show. Lock-free.
   void was_read(Ino ino, ByteRange range) { index_.policy().accessed(ino, range, clock_.now()); }
   void is_passed_through(Ino ino, uint64_t size) { index_.policy().accessed_whole(ino, size, clock_.now()); }

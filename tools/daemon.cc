@@ -202,9 +202,9 @@ Status Daemon::mount() {
     [[maybe_unused]] const ssize_t n = ::write(ended_fd_, &one, sizeof(one));
   });
   find_device();
-  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engine_, *space_, metrics_);
-  auto control = ControlServer::start([this](const nlohmann::json& request) {
-    return request.value("do", "") == "status" ? status() : cache_requests_->answer(request);
+  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engine_, *filesystem_, *space_, metrics_);
+  auto control = ControlServer::start([this](const nlohmann::json& request, const ControlServer::Say& say) {
+    return request.value("do", "") == "status" ? status() : cache_requests_->answer(request, say);
   });
   if (control) {
     control_ = std::move(*control);
