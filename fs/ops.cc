@@ -217,6 +217,8 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
     if (!handle) return request.fail(handle.error());
     fuse_file_info info{};
     info.fh = reinterpret_cast<uint64_t>(handle->get());
+    info.cache_readdir = (*handle)->in_kernel != nullptr;
+    info.keep_cache = (*handle)->keep;
     const fuse_req_t r = request.take();
     if (r != nullptr && ::fuse_reply_open(r, &info) == 0) (void)handle->release();
   });
