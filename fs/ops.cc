@@ -78,9 +78,6 @@ fuse_entry_param entry_param(const Filesystem::Entry& entry) {
 // requests; the default of 12 would hold up the 13th.
 constexpr unsigned kMaxBackground = 64;
 
-// The largest read that the kernel passes on (256 pages).
-constexpr size_t kLargestRead = 1 << 20;
-
 void op_init(void* userdata, fuse_conn_info* connection) {
   Passthrough& passthrough = static_cast<Filesystem*>(userdata)->passthrough();
   if (!passthrough.allowed()) {
@@ -97,6 +94,8 @@ void op_init(void* userdata, fuse_conn_info* connection) {
   // Replies are written from our own buffers; a pipe in between gains nothing.
   ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_WRITE);
   ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
+  // The kernel takes the smaller of this and what Session has set, whichever comes first.
+  connection->max_readahead = kKernelReadahead;
   connection->max_background = kMaxBackground;
   connection->congestion_threshold = kMaxBackground * 3 / 4;
 }
@@ -151,6 +150,18 @@ int32_t connect_backing(fuse_req_t req, int fd, Passthrough& passthrough) {
   return 0;
 }
 
+// At least `size` bytes of this thread's own. Grows to the largest read that the kernel passes on: 1 MiB, or what
+// fs.fuse.max_pages_limit allows.
+std::byte* scratch(size_t size) {
+  thread_local std::unique_ptr<std::byte[]> buffer;
+  thread_local size_t capacity = 0;
+  if (size > capacity) {
+    capacity = std::max<size_t>(size, 1 << 20);
+    buffer = std::make_unique_for_overwrite<std::byte[]>(capacity);
+  }
+  return buffer.get();
+}
+
 // Answers from the cache's file, if all of `range` is in the page cache: then no thread need be woken for it. What has
 // to come from the disk is the engine's, which has many such reads under way with one thread.
 // `fs` counts the read before the reply: with it the reader may close the file, and then `file` is gone.
@@ -159,15 +170,14 @@ bool reply_from_page_cache(fuse_req_t req, Filesystem& fs, const OpenFile& file,
   if (complete == nullptr) return false;
   if (range.begin >= complete->size()) return ::fuse_reply_buf(req, nullptr, 0), true;
   range.end = std::min(range.end, complete->size());
-  thread_local const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kLargestRead);
-  if (range.size() > kLargestRead || !complete->enter()) return false;
-  iovec into{buffer.get(), range.size()};
+  if (!complete->enter()) return false;
+  iovec into{scratch(range.size()), range.size()};
   const ssize_t n =
       ::preadv2(complete->fd(), &into, 1, static_cast<off_t>(complete->offset() + range.begin), RWF_NOWAIT);
   complete->leave();
   if (n != static_cast<ssize_t>(range.size())) return false;
   fs.was_read(file, range);
-  ::fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.get()), range.size());
+  ::fuse_reply_buf(req, static_cast<const char*>(into.iov_base), range.size());
   return true;
 }
 

@@ -10,6 +10,9 @@ namespace wormhole {
 
 class Filesystem;
 
+// What the kernel reads ahead of a sequential reader (fs/session.cc says why).
+inline constexpr unsigned kKernelReadahead = 4 << 20;
+
 // The userdata of the session is the Filesystem.
 const fuse_lowlevel_ops& fuse_ops();
 
