@@ -360,17 +360,18 @@ class BlockOwner {
   std::thread thread_;
 };
 
-// The damaged index is kept: the next mount finds the same, and begins anew.
+// A damaged index is deleted, as a mount would do: the next one begins anew.
 Status check_cache(const VerifyOptions& options, Report& report) {
   std::error_code error;
   if (!std::filesystem::exists(options.cache + "/FORMAT", error))
     return fail(ErrorCode::kNotFound, "{} is no cache of wormhole", options.cache);
   auto directory = CacheDirectory::open(options.cache, 0);
   if (!directory) return fail(directory.error());
-  const bool is_new = !std::filesystem::exists(directory->index_path() + "/data.mdb", error);
-  if (auto s = is_new ? Status{} : check_index_apart(directory->index_path()); !s) {
-    return fail(s.error().code, "the index of the cache is damaged: {}: the next mount begins with an empty cache",
-                s.error().message);
+  const auto looked_at = delete_if_damaged(directory->index_path(), true);
+  if (!looked_at) return fail(looked_at.error());
+  if (looked_at == IndexFound::kDamaged) {
+    return fail(ErrorCode::kCorrupt,
+                "the index of the cache was damaged and is deleted: what was cached is fetched again");
   }
   Metrics metrics;
   auto index = Index::open(directory->index_path(), metrics);

@@ -385,7 +385,7 @@ def test_a_damaged_index(served, mount, verify, files):
         file.seek(2 * 4096)
         file.write(os.urandom(index.stat().st_size - 2 * 4096))
     answer, code = verify("--cache", mounted.cache)
-    assert code == 1 and "the index of the cache is damaged" in answer["errors"][0]
+    assert code == 1 and "the index of the cache was damaged" in answer["errors"][0]
     mounted.up()
     for name, content in files.items():
         assert (mounted / name).read_bytes() == content, name
