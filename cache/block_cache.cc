@@ -671,15 +671,16 @@ bool BlockCache::verify(Object& o, const Read& read) {
 struct BlockCache::Check {
   RegionKey key;
   BlockIndex next = 0;
-  uint64_t bytes = 0;
+  Checked checked;
   CheckDone done;
 };
 
 void BlockCache::check_region(RegionKey key, CheckDone done) {
   const auto record = index_.object(key.ino);
-  if (!record || going_.contains(key)) return done(0);
+  if (!record || going_.contains(key)) return done({});
   open(key.ino, record->size, true);
-  check_next(std::make_unique<Check>(Check{key, key.region * kBlocksPerRegion, 0, std::move(done)}));
+  const uint64_t blocks = region(object(key.ino), key.region).record.present;
+  check_next(std::make_unique<Check>(Check{key, key.region * kBlocksPerRegion, {blocks, 0, 0}, std::move(done)}));
 }
 
 // The next run of blocks that are there; several at once, as many as are worth a request of the disk.
@@ -690,14 +691,15 @@ void BlockCache::check_next(std::unique_ptr<Check> check) {
   BlockIndex first = check->next;
   while (first < end && !has(ino, first)) ++first;
   if (first >= end) {
+    check->checked.wrong = check->checked.blocks & ~region(object(ino), check->key.region).record.present;
     close(ino);
-    return check->done(check->bytes);
+    return check->done(check->checked);
   }
   BlockIndex last = first + 1;
   while (last < end && last - first < kAtOnce && has(ino, last)) ++last;
   check->next = last;
   const ByteRange range{first * kBlockSize, std::min(last * kBlockSize, object(ino).size)};
-  check->bytes += range.size();
+  check->checked.bytes += range.size();
   start(ino, range, Purpose::kCheck,
         [this, check = std::move(check)](const Result<ReadResult>&) mutable { check_next(std::move(check)); });
 }

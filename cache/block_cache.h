@@ -81,8 +81,13 @@ class BlockCache {
   void read(Ino ino, ByteRange range, ReadDone done);
 
   // Reads every block of the region that is there, open or not, and checks it; those that are wrong are forgotten.
-  // `done` is told how many bytes were read; at once when there are none.
-  using CheckDone = UniqueFunction<void(uint64_t bytes)>;
+  // `done` is called at once when there are none.
+  struct Checked {
+    uint64_t blocks = 0;  // bit i: block i of the region was there
+    uint64_t wrong = 0;   // of these, those that were forgotten
+    uint64_t bytes = 0;   // that were read
+  };
+  using CheckDone = UniqueFunction<void(Checked)>;
   void check_region(RegionKey key, CheckDone done);
   // Every block on record has been checked, and is trusted, unless the index has failed more than `failures` times.
   void trust_index(uint64_t failures);

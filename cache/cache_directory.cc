@@ -70,8 +70,16 @@ std::string holder(int fd) {
   return n > 0 ? std::string(text, static_cast<size_t>(n)).substr(0, std::string(text).find('\n')) : "unknown";
 }
 
-// `left_open`: whoever had it before has not ended, or he would have emptied it.
-Status take_lock(int fd, const std::string& path, int patience_seconds, bool* left_open) {
+// A number of this run of the machine.
+std::string boot_id() {
+  std::ifstream in("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  std::getline(in, id);
+  return id;
+}
+
+// `before`: what whoever had it has left in it.
+Status take_lock(int fd, const std::string& path, int patience_seconds, std::string* before) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(patience_seconds);
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(error_from_errno(errno, "cache: lock " + path));
@@ -83,10 +91,11 @@ Status take_lock(int fd, const std::string& path, int patience_seconds, bool* le
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
-  char before = 0;
-  *left_open = ::pread(fd, &before, 1, 0) != 0;
-  const std::string pid = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, pid.data(), pid.size(), 0) < 0) {
+  char text[128];
+  const ssize_t n = ::pread(fd, text, sizeof(text), 0);
+  before->assign(text, n > 0 ? static_cast<size_t>(n) : 0);
+  const std::string mine = std::to_string(::getpid()) + "\n" + boot_id() + "\n";
+  if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, mine.data(), mine.size(), 0) < 0) {
     return fail(error_from_errno(errno, "cache: write the lock of " + path));
   }
   return {};
@@ -102,14 +111,16 @@ Result<CacheDirectory> CacheDirectory::open(const std::string& path, int patienc
 
   FileDescriptor lock(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!lock) return fail(error_from_errno(errno, "cache: open " + path + "/lock"));
-  bool left_open = false;
-  if (auto s = take_lock(lock.get(), path, patience_seconds, &left_open); !s) return fail(s.error());
+  std::string before;
+  if (auto s = take_lock(lock.get(), path, patience_seconds, &before); !s) return fail(s.error());
 
   for (const char* sub : {"/index", "/objects"}) {
     fs::create_directories(path + sub, error);
     if (error) return fail(error_from_errno(error.value(), "cache: create directory " + path + sub));
   }
-  return CacheDirectory(path, std::move(lock), left_open);
+  const bool left_open = !before.empty();
+  const bool same_run = before.ends_with("\n" + boot_id() + "\n");
+  return CacheDirectory(path, std::move(lock), left_open, left_open && !same_run);
 }
 
 void CacheDirectory::ended() { (void)!::ftruncate(lock_.get(), 0); }

@@ -2,7 +2,7 @@
 //
 //   FORMAT        "wormhole cache, format N": present in every cache, written first
 //   CACHEDIR.TAG  tells backup programs to leave it out (https://bford.info/cachedir/)
-//   lock          flock'ed by the daemon that holds the cache; its pid is the content
+//   lock          flock'ed by the daemon that holds the cache; its pid and the machine's boot id are the content
 //   daemon.log    the daemon's log, unless it is sent elsewhere
 //   index/        LMDB        objects/  one sparse file per object version
 //
@@ -33,18 +33,22 @@ class CacheDirectory {
   std::string index_path() const { return path_ + "/index"; }
   // The last daemon did not end: it was killed, or the machine stopped.
   bool was_left_open() const { return was_left_open_; }
+  // And the machine has stopped since: what was being written may be torn. What only a process has left, the kernel
+  // has brought to the disk.
+  bool may_be_torn() const { return may_be_torn_; }
   // Everything is on disk: the next one finds nothing left open.
   void ended();
 
   std::string objects_path() const { return path_ + "/objects"; }
 
  private:
-  CacheDirectory(std::string path, FileDescriptor lock, bool was_left_open)
-      : path_(std::move(path)), lock_(std::move(lock)), was_left_open_(was_left_open) {}
+  CacheDirectory(std::string path, FileDescriptor lock, bool was_left_open, bool may_be_torn)
+      : path_(std::move(path)), lock_(std::move(lock)), was_left_open_(was_left_open), may_be_torn_(may_be_torn) {}
 
   std::string path_;
   FileDescriptor lock_;
   bool was_left_open_;
+  bool may_be_torn_;
 };
 
 }  // namespace wormhole

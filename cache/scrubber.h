@@ -38,6 +38,8 @@ class Scrubber {
 
   // About once a second.
   void tick();
+  // Somebody else has checked every region; the index had failed `failures` times when he began. As the end of a pass.
+  void all_checked(uint64_t failures);
   // Nothing new is begun.
   void stop() { stopped_ = true; }
 

@@ -145,6 +145,10 @@ void Engine::run_scrubber(std::unique_ptr<Scrubber> scrubber) {
   loop_->post([this, scrubber = std::move(scrubber)]() mutable { scrubber_ = std::move(scrubber); });
 }
 
+void Engine::all_checked(uint64_t failures) {
+  loop_->post([this, failures] { scrubber_->all_checked(failures); });
+}
+
 void Engine::stop() {
   if (!thread_.joinable()) return;
   loop_->post([this] {

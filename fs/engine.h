@@ -54,7 +54,7 @@ class Engine {
   void evict(std::vector<RegionKey> regions);
   // What is kept of these files in memory goes too.
   void evict_on_request(std::vector<RegionKey> regions, BlockCache::EvictionDone done);
-  using CheckDone = UniqueFunction<void(uint64_t bytes), 48>;  // on the engine thread
+  using CheckDone = UniqueFunction<void(BlockCache::Checked), 48>;  // on the engine thread
   void check_region(RegionKey key, CheckDone done);
   void trust_index(uint64_t failures);
   // Again and again until it can be done.
@@ -64,6 +64,8 @@ class Engine {
 
   // From now on this engine has it: it ticks here.
   void run_scrubber(std::unique_ptr<Scrubber> scrubber);
+  // As the scrubber's. REQUIRES: it is here.
+  void all_checked(uint64_t failures);
   // On the engine thread; dropped when that has ended.
   void post(Task task) { loop_->post(std::move(task)); }
 

@@ -53,8 +53,8 @@ void Engines::start_scrubber(ScrubberOptions options) {
   Engine& home = *engines_.front();
   Scrubber::Checks checks;
   checks.check_region = [this, &home](RegionKey key, Scrubber::Checked checked) {
-    owner(key.ino).check_region(key, [&home, checked = std::move(checked)](uint64_t bytes) mutable {
-      home.post([checked = std::move(checked), bytes]() mutable { checked(bytes); });
+    owner(key.ino).check_region(key, [&home, checked = std::move(checked)](BlockCache::Checked found) mutable {
+      home.post([checked = std::move(checked), bytes = found.bytes]() mutable { checked(bytes); });
     });
   };
   checks.trust_index = [this](uint64_t failures) {

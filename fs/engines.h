@@ -45,6 +45,10 @@ class Engines {
   // regions follow each other. `done` as in BlockCache::evict_on_request(), once for all.
   void evict(std::span<const RegionKey> regions, BlockCache::EvictionDone done);
 
+  // As the functions of the block cache and of the scrubber; `done` on an engine thread.
+  void check_region(RegionKey key, Engine::CheckDone done) { owner(key.ino).check_region(key, std::move(done)); }
+  void all_checked(uint64_t failures) { engines_.front()->all_checked(failures); }
+
   // A read that did not come by (OpenFile::complete()), and a file whose reads the kernel does not show. Lock-free.
   void was_read(Ino ino, ByteRange range) { base_.index.policy().accessed(ino, range, base_.clock.now()); }
   void is_passed_through(Ino ino, uint64_t size) { base_.index.policy().accessed_whole(ino, size, base_.clock.now()); }

@@ -19,6 +19,7 @@ Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& 
       catalog_(catalog),
       engines_(engines),
       metrics_(metrics),
+      clock_(clock),
       started_(clock.unix_seconds()),
       root_ino_(catalog.root()->ino),
       inodes_(catalog.root()) {}
@@ -66,7 +67,10 @@ void Filesystem::lookup(Ino parent, std::string_view name, EntryReply reply) {
                  });
 }
 
-void Filesystem::forget(Ino ino, uint64_t lookups) { inodes_.forget(internal(ino), lookups); }
+void Filesystem::forget(Ino ino, uint64_t lookups) {
+  inodes_.forget(internal(ino), lookups);
+  if (inodes_.find(internal(ino)) == nullptr) kernel_listings_.forget(internal(ino));
+}
 
 Result<Filesystem::Attributes> Filesystem::getattr(Ino ino) const {
   const NodeRef node = inodes_.find(internal(ino));
@@ -117,14 +121,19 @@ void Filesystem::is_passed_through(const OpenFile& file) {
 void Filesystem::opendir(Ino ino, DirectoryReply reply) {
   NodeRef node = inodes_.find(internal(ino));
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
-  catalog_.directory(node, [node, reply = std::move(reply)](Result<DirectoryRef> listing) mutable {
+  catalog_.directory(node, [this, node, reply = std::move(reply)](Result<DirectoryRef> listing) mutable {
     if (!listing) return reply(fail(listing.error()));
-    reply(std::make_unique<DirectoryHandle>(DirectoryHandle{node, *listing}));
+    KernelListingRef in_kernel = kernel_listings_.open(node->ino, *listing);
+    // Not longer than the names are believed, which come with the listing: each would be looked up by itself.
+    const auto name_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(name_timeout_));
+    const bool keep = in_kernel && in_kernel->was_filled_since(clock_.now() - name_timeout);
+    reply(std::make_unique<DirectoryHandle>(DirectoryHandle{node, *listing, std::move(in_kernel), keep}));
   });
 }
 
 std::optional<Filesystem::Dirent> Filesystem::readdir(const DirectoryHandle& handle, uint64_t index, bool plus) {
   constexpr uint64_t kDots = 2;
+  if (index == 0 && handle.in_kernel) handle.in_kernel->filled(clock_.now());
   if (index < kDots) {
     const Node& node = index == 1 && handle.node->parent ? *handle.node->parent : *handle.node;
     return Dirent{index == 0 ? "." : "..", Entry{attributes_of(node), 0}, false};

@@ -18,6 +18,7 @@
 #include "fs/catalog.h"
 #include "fs/engines.h"
 #include "fs/inode_table.h"
+#include "fs/kernel_listings.h"
 #include "fs/open_file.h"
 
 namespace wormhole {
@@ -34,6 +35,8 @@ struct FilesystemOptions {
 struct DirectoryHandle {
   NodeRef node;
   DirectoryRef snapshot;
+  KernelListingRef in_kernel;  // null: the kernel must keep nothing of it
+  bool keep = false;           // what the kernel has of it is right
 };
 
 class Filesystem {
@@ -96,9 +99,11 @@ class Filesystem {
   Catalog& catalog_;
   Engines& engines_;
   Metrics& metrics_;
+  const Clock& clock_;
   const int64_t started_;  // seconds since the epoch
   const Ino root_ino_;
   InodeTable inodes_;
+  KernelListings kernel_listings_;
   OpenFiles open_files_;
   Passthrough passthrough_;
 

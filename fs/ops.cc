@@ -80,9 +80,6 @@ fuse_entry_param entry_param(const Filesystem::Entry& entry) {
 // requests; the default of 12 would hold up the 13th.
 constexpr unsigned kMaxBackground = 64;
 
-// The largest read that the kernel passes on (256 pages).
-constexpr size_t kLargestRead = 1 << 20;
-
 void op_init(void* userdata, fuse_conn_info* connection) {
   Passthrough& passthrough = static_cast<SessionData*>(userdata)->filesystem.passthrough();
   if (!passthrough.allowed()) {
@@ -102,6 +99,8 @@ void op_init(void* userdata, fuse_conn_info* connection) {
   // Replies are written from our own buffers; a pipe in between gains nothing.
   ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_WRITE);
   ::fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
+  // The kernel takes the smaller of this and what Session has set, whichever comes first.
+  connection->max_readahead = kKernelReadahead;
   connection->max_background = kMaxBackground;
   connection->congestion_threshold = kMaxBackground * 3 / 4;
 }
@@ -156,11 +155,17 @@ int32_t connect_backing(fuse_req_t req, int fd, Passthrough& passthrough) {
   return 0;
 }
 
-// Where the bytes of an answer of this thread go: to where the kernel takes them from, or to a buffer of the thread.
-std::span<std::byte> place_for_answer() {
-  if (const auto payload = UringTransport::payload(); !payload.empty()) return payload;
-  thread_local const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kLargestRead);
-  return {buffer.get(), kLargestRead};
+// Where the bytes of an answer of this thread go: to where the kernel takes them from, or to a buffer of the thread,
+// which grows to the largest read that the kernel passes on: 1 MiB, or what fs.fuse.max_pages_limit allows.
+std::span<std::byte> place_for_answer(size_t size) {
+  if (const auto payload = UringTransport::payload(); payload.size() >= size) return payload;
+  thread_local std::unique_ptr<std::byte[]> buffer;
+  thread_local size_t capacity = 0;
+  if (size > capacity) {
+    capacity = std::max<size_t>(size, 1 << 20);
+    buffer = std::make_unique_for_overwrite<std::byte[]>(capacity);
+  }
+  return {buffer.get(), capacity};
 }
 
 // Answers from the cache's file, if all of `range` is in the page cache: then no thread need be woken for it. What has
@@ -171,15 +176,14 @@ bool reply_from_page_cache(fuse_req_t req, Filesystem& fs, const OpenFile& file,
   if (complete == nullptr) return false;
   if (range.begin >= complete->size()) return ::fuse_reply_buf(req, nullptr, 0), true;
   range.end = std::min(range.end, complete->size());
-  const std::span<std::byte> place = place_for_answer();
-  if (range.size() > place.size() || !complete->enter()) return false;
-  iovec into{place.data(), range.size()};
+  if (!complete->enter()) return false;
+  iovec into{place_for_answer(range.size()).data(), range.size()};
   const ssize_t n =
       ::preadv2(complete->fd(), &into, 1, static_cast<off_t>(complete->offset() + range.begin), RWF_NOWAIT);
   complete->leave();
   if (n != static_cast<ssize_t>(range.size())) return false;
   fs.was_read(file, range);
-  ::fuse_reply_buf(req, reinterpret_cast<const char*>(place.data()), range.size());
+  ::fuse_reply_buf(req, static_cast<const char*>(into.iov_base), range.size());
   return true;
 }
 
@@ -229,6 +233,8 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
     if (!handle) return request.fail(handle.error());
     fuse_file_info info{};
     info.fh = reinterpret_cast<uint64_t>(handle->get());
+    info.cache_readdir = (*handle)->in_kernel != nullptr;
+    info.keep_cache = (*handle)->keep;
     const fuse_req_t r = request.take();
     if (r != nullptr && ::fuse_reply_open(r, &info) == 0) (void)handle->release();
   });

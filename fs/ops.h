@@ -17,6 +17,9 @@ struct SessionData {
   UringTransport* rings = nullptr;  // null when requests come by /dev/fuse alone
 };
 
+// What the kernel reads ahead of a sequential reader (fs/session.cc says why).
+inline constexpr unsigned kKernelReadahead = 4 << 20;
+
 const fuse_lowlevel_ops& fuse_ops();
 
 }  // namespace wormhole

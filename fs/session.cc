@@ -23,7 +23,7 @@ namespace {
 
 // What the kernel reads ahead of a sequential reader, in KiB: several of its largest requests, so that the copy to the
 // reader and the reply of the next request overlap. The default of 128 is one small request at a time.
-constexpr int kKernelReadaheadKib = 4096;
+constexpr int kKernelReadaheadKib = kKernelReadahead / 1024;
 
 // Interrupts the sleep of libfuse's loop; does nothing else.
 constexpr int kWakeSignal = SIGUSR1;

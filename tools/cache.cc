@@ -1,4 +1,4 @@
-// `wormhole cache stats`: what the caches of this user's mounts hold.
+// `wormhole cache`, and its `stats`: what the caches of this user's mounts hold. `verify` is in verify.cc.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -96,13 +96,14 @@ int stats(const StatsOptions& options) {
 
 CLI::App* add_cache_command(CLI::App& program, Run& run) {
   auto options = std::make_shared<StatsOptions>();
-  CLI::App* cache = program.add_subcommand("cache", "Look into the caches of the mounts");
+  CLI::App* cache = program.add_subcommand("cache", "Look into caches, and check them");
   cache->require_subcommand(1);
   CLI::App* command = cache->add_subcommand("stats", "Show what they hold");
   command->add_option("PATH", options->path, "only the mount that this is in");
   command->add_flag("--files", options->files, "count files too, and what is cached below PATH; takes its time");
   command->add_flag("--json", options->json, "machine-readable");
   command->callback([options, &run] { run = [options] { return stats(*options); }; });
+  add_verify_command(*cache, run);
   return cache;
 }
 

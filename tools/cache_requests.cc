@@ -5,6 +5,8 @@
 #include <map>
 #include <optional>
 
+#include "tools/refetch.h"
+
 namespace wormhole {
 namespace {
 
@@ -27,6 +29,24 @@ std::optional<std::vector<Ino>> files_of(const nlohmann::json& request) {
   return files->get<std::vector<Ino>>();
 }
 
+// Ranges, each in one region.
+std::optional<std::vector<WrongBytes>> wrong_of(const nlohmann::json& request) {
+  const auto ranges = request.find("wrong");
+  if (ranges == request.end() || !ranges->is_array()) return std::nullopt;
+  std::vector<WrongBytes> out;
+  for (const auto& r : *ranges) {
+    const bool good = r.is_array() && r.size() == 3 && r[0].is_number_unsigned() && r[1].is_number_unsigned() &&
+                      r[2].is_number_unsigned();
+    if (!good) return std::nullopt;
+    const WrongBytes bytes{r[0], {r[1], r[2]}};
+    if (bytes.range.begin / kRegionSize * kRegionSize + kRegionSize < bytes.range.end ||
+        bytes.range.begin >= bytes.range.end)
+      return std::nullopt;
+    out.push_back(bytes);
+  }
+  return out;
+}
+
 // What keeps one region of a file keeps the file; of several reasons the one that lasts longest is told.
 const char* word(BlockCache::Stays why) {
   switch (why) {
@@ -45,12 +65,17 @@ uint64_t sum(const std::vector<CachedRegion>& regions) {
 
 }  // namespace
 
-nlohmann::json CacheRequests::answer(const nlohmann::json& request) {
+nlohmann::json CacheRequests::answer(const nlohmann::json& request, const ControlServer::Say& say) {
   const auto what_field = request.find("do");
   const std::string what = what_field != request.end() && what_field->is_string() ? what_field->get<std::string>() : "";
   if (what == "cache") return contents(request.contains("files") && request["files"] == true);
   if (what == "pinned") return pinned_bytes();
   if (what == "sync") return sync();
+  if (what == "verify" && !request.contains("files")) return verify(std::nullopt, say);
+  if (what == "refetch") {
+    const auto wrong = wrong_of(request);
+    return wrong ? refetch(*wrong, say) : error("no ranges in the request");
+  }
   if (what == "missing") {
     for (const char* name : {"file", "size", "from"}) {
       if (const auto it = request.find(name); it == request.end() || !it->is_number_unsigned())
@@ -58,12 +83,13 @@ nlohmann::json CacheRequests::answer(const nlohmann::json& request) {
     }
     return missing(request["file"], request["size"], request["from"]);
   }
-  const bool about_files = what == "evict" || what == "pin" || what == "unpin" || what == "cached";
+  const bool about_files = what == "evict" || what == "pin" || what == "unpin" || what == "cached" || what == "verify";
   if (!about_files) return error("this daemon does not know the request: it is of another version");
   const auto files = files_of(request);
   if (!files) return error("no files in the request");
   if (what == "evict") return evict(*files);
   if (what == "cached") return cached(*files);
+  if (what == "verify") return verify(files, say);
   return pin(*files, what == "pin");
 }
 
@@ -188,6 +214,26 @@ nlohmann::json CacheRequests::sync() {
   const uint64_t failures = index_.failures();
   index_.flush();
   return index_.failures() == failures ? nlohmann::json::object() : error(kIndexFails);
+}
+
+nlohmann::json CacheRequests::verify(const std::optional<std::vector<Ino>>& files, const ControlServer::Say& say) {
+  const uint64_t failures = index_.failures();
+  Verification verification(
+      index_, [this](RegionKey key, auto done) { engines_.check_region(key, std::move(done)); },
+      [&](const Verified& found) { return !stopping_.load() && say(to_json(found)); });
+  if (!(files ? verification.run(*files) : verification.run_all())) return error("given up");
+  if (!files) engines_.all_checked(failures);
+  return sync();
+}
+
+nlohmann::json CacheRequests::refetch(const std::vector<WrongBytes>& wrong, const ControlServer::Say& say) {
+  Refetch refetch(filesystem_, index_, [&](uint64_t bytes) { return !stopping_.load() && say({{"bytes", bytes}}); });
+  const auto not_there = refetch.run(wrong);
+  if (!not_there) return error("given up");
+  nlohmann::json failed = nlohmann::json::array();
+  for (const auto& f : *not_there) failed.push_back({{"file", f.ino}, {"bytes", f.bytes}, {"why", f.why}});
+  const nlohmann::json synced = sync();
+  return synced.contains("error") ? synced : nlohmann::json{{"failed", failed}};
 }
 
 nlohmann::json CacheRequests::pinned_bytes() {

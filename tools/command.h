@@ -25,6 +25,7 @@ CLI::App* add_pin_command(CLI::App& program, Run& run);     // pin.cc
 CLI::App* add_status_command(CLI::App& program, Run& run);  // status.cc
 CLI::App* add_umount_command(CLI::App& program, Run& run);  // umount.cc
 CLI::App* add_unpin_command(CLI::App& program, Run& run);   // pin.cc
+void add_verify_command(CLI::App& cache, Run& run);         // verify.cc, below `cache`
 CLI::App* add_warm_command(CLI::App& program, Run& run);    // warm.cc
 
 // The program under the name mount.wormhole, as mount(8) calls it. Returns the exit code.

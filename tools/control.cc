@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -60,15 +61,32 @@ FileDescriptor connect_to(const std::string& path, const timeval& patience) {
   return fd;
 }
 
-// Nothing when it does not answer.
-std::optional<nlohmann::json> ask(int fd, const nlohmann::json& request) {
-  if (!send_all(fd, request.dump() + "\n")) return std::nullopt;
+// A name that is no UTF-8 must not end the daemon.
+std::string line_of(const nlohmann::json& document) {
+  return document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+// The first document that is no {"said": ...}; nothing when none comes, or `heard` wants no more.
+std::optional<nlohmann::json> ask(int fd, const nlohmann::json& request, const Heard& heard = nullptr) {
+  if (!send_all(fd, line_of(request))) return std::nullopt;
   std::string text;
   char buffer[4096];
-  for (ssize_t n; (n = ::recv(fd, buffer, sizeof(buffer), 0)) > 0;) text.append(buffer, static_cast<size_t>(n));
-  auto answer = nlohmann::json::parse(text, nullptr, false);
-  if (!answer.is_object()) return std::nullopt;
-  return answer;
+  while (true) {
+    const ssize_t n = ::recv(fd, buffer, sizeof(buffer), 0);
+    if (n <= 0) return std::nullopt;
+    const size_t searched = text.size();
+    text.append(buffer, static_cast<size_t>(n));
+    size_t begin = 0;
+    for (size_t end; (end = text.find('\n', std::max(begin, searched))) != std::string::npos; begin = end + 1) {
+      auto document = nlohmann::json::parse(text.begin() + static_cast<ptrdiff_t>(begin),
+                                            text.begin() + static_cast<ptrdiff_t>(end), nullptr, false);
+      if (!document.is_object()) return std::nullopt;
+      const auto said = document.find("said");
+      if (said == document.end()) return document;
+      if (heard && !heard(*said)) return std::nullopt;
+    }
+    text.erase(0, begin);
+  }
 }
 
 }  // namespace
@@ -153,10 +171,9 @@ void ControlServer::serve(int client) const {
     line.append(buffer, static_cast<size_t>(n));
   }
   const auto request = nlohmann::json::parse(line, nullptr, false);
-  const nlohmann::json answer =
-      request.is_object() ? handler_(request) : nlohmann::json{{"error", "this is no request of wormhole"}};
-  // A name that is no UTF-8 must not end the daemon.
-  send_all(client, answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  const Say say = [client](const nlohmann::json& what) { return send_all(client, line_of({{"said", what}})); };
+  send_all(client, line_of(request.is_object() ? handler_(request, say)
+                                               : nlohmann::json{{"error", "this is no request of wormhole"}}));
 }
 
 std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request) {
@@ -176,9 +193,14 @@ std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request) {
   return answers;
 }
 
-Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request) {
+Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request, const Heard& heard) {
   const FileDescriptor fd = connect_to(control_directory() + "/" + std::to_string(pid) + ".sock", kPatienceWithWork);
-  auto answer = fd ? ask(fd.get(), request) : std::nullopt;
+  bool given_up = false;
+  auto answer = !fd ? std::nullopt : ask(fd.get(), request, [&](const nlohmann::json& said) {
+    given_up = heard && !heard(said);
+    return !given_up;
+  });
+  if (given_up) return fail(ErrorCode::kCancelled, "given up");
   if (!answer) return fail(ErrorCode::kUnreachable, "the daemon (pid {}) does not answer any more", pid);
   if (answer->contains("error")) return fail(ErrorCode::kInvalid, "{}", answer->value("error", "the daemon refuses"));
   return std::move(*answer);

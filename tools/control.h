@@ -1,6 +1,6 @@
 // How the commands talk to running mounts: a Unix socket for each, in a directory that only its user can enter. A
-// client sends one JSON object in one line, {"do": "status"}, and reads one JSON document until the end: the answer, or
-// {"error": "why not"}.
+// client sends one JSON object in one line, {"do": "status"}, and reads one JSON document in one line: the answer, or
+// {"error": "why not"}. Before it there may be others, {"said": ...}: how far long work has come.
 //
 // Thread: the server has one of its own (wh-control) and one for each client (wh-client), on which it calls back: a
 // request that takes its time keeps no other waiting.
@@ -24,8 +24,10 @@ namespace wormhole {
 
 class ControlServer {
  public:
+  // Tells the client something before the answer. False: it has gone away, nobody waits for the answer.
+  using Say = std::function<bool(const nlohmann::json&)>;
   // Called by several threads at once.
-  using Handler = std::function<nlohmann::json(const nlohmann::json& request)>;
+  using Handler = std::function<nlohmann::json(const nlohmann::json& request, const Say& say)>;
 
   // Listens on control_directory()/<pid>.sock.
   static Result<std::unique_ptr<ControlServer>> start(Handler handler);
@@ -59,6 +61,8 @@ std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request);
 
 // The answer of the mount whose daemon is process `pid`, however long it takes. kUnreachable when nobody answers,
 // kInvalid with what the daemon says when it refuses.
-Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request);
+// `heard` gets what is said before it, and may end the conversation: kCancelled.
+using Heard = std::function<bool(const nlohmann::json& said)>;
+Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request, const Heard& heard = nullptr);
 
 }  // namespace wormhole

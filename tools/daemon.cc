@@ -123,7 +123,7 @@ Status Daemon::open_cache(const Url& url) {
   }
   log::info("wormhole {} starts: url={} mountpoint={} cache={}", WORMHOLE_VERSION, source_, options_.mountpoint,
             options_.cache);
-  const auto found = delete_if_damaged(cache_directory_->index_path(), cache_directory_->was_left_open());
+  const auto found = delete_if_damaged(cache_directory_->index_path(), cache_directory_->may_be_torn());
   if (!found) return fail(found.error());
   index_found_ = *found;
   auto index = Index::open(cache_directory_->index_path(), metrics_);
@@ -206,9 +206,9 @@ Status Daemon::mount() {
   });
   if (!started) return started;
   find_device();
-  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engines_, *space_, metrics_);
-  auto control = ControlServer::start([this](const nlohmann::json& request) {
-    return request.value("do", "") == "status" ? status() : cache_requests_->answer(request);
+  cache_requests_ = std::make_unique<CacheRequests>(*index_, *engines_, *filesystem_, *space_, metrics_);
+  auto control = ControlServer::start([this](const nlohmann::json& request, const ControlServer::Say& say) {
+    return request.value("do", "") == "status" ? status() : cache_requests_->answer(request, say);
   });
   if (control) {
     control_ = std::move(*control);

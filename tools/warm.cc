@@ -33,6 +33,7 @@
 #include "tools/command.h"
 #include "tools/control.h"
 #include "tools/human.h"
+#include "tools/interrupt.h"
 #include "tools/mounted_path.h"
 #include "tools/progress_bar.h"
 #include "tools/survey.h"
@@ -67,20 +68,6 @@ struct WarmOptions {
   bool json = false;
 };
 
-// --- signals -------------------------------------------------------------------------------------------------------
-
-std::atomic<int> pending_signal = 0;
-
-constexpr int kEndSignals[] = {SIGINT, SIGTERM, SIGHUP};
-
-// The first ends it in good order, a second one at once.
-void end_on_signals() {
-  struct sigaction action = {};
-  action.sa_handler = [](int number) { pending_signal = number; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  for (const int number : kEndSignals) ::sigaction(number, &action, nullptr);
-}
-
 // --- reading -------------------------------------------------------------------------------------------------------
 
 struct Job {
@@ -100,7 +87,7 @@ class Readers {
   explicit Readers(int threads) {
     sigset_t set, before;
     ::sigemptyset(&set);
-    for (const int number : kEndSignals) ::sigaddset(&set, number);
+    for (const int number : kInterrupts) ::sigaddset(&set, number);
     ::pthread_sigmask(SIG_BLOCK, &set, &before);  // they are for the main thread
     for (int i = 0; i < threads; ++i) threads_.push_back(start_thread("wh-warm", [this] { run(); }));
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -247,18 +234,18 @@ class Warming {
       if (is_over()) break;
       now = settled_survey(failed_);
     }
-    if (pending_signal == 0 && now.incomplete() > failed_) name_what_did_not_stay();
+    if (interrupted_by() == 0 && now.incomplete() > failed_) name_what_did_not_stay();
     fetched_bytes_ = readers_.bytes();
     for (const auto& [daemon, wanted] : by_daemon_) {
       if (const auto synced = ask_mount(daemon, {{"do", "sync"}}); !synced) {
         unseen_.push_back(synced.error().message);
       }
     }
-    return finish(pending_signal != 0 || readers_.is_hopeless() ? before : now, begin);
+    return finish(interrupted_by() != 0 || readers_.is_hopeless() ? before : now, begin);
   }
 
  private:
-  bool is_over() const { return pending_signal != 0 || readers_.is_hopeless() || broken_; }
+  bool is_over() const { return interrupted_by() != 0 || readers_.is_hopeless() || broken_; }
 
   // --- looking ---
 
@@ -271,7 +258,7 @@ class Warming {
     for (const MountedPath& place : places_) {
       SurveyObserver observer;
       observer.batch = [&](const auto& files, const auto& cached) {
-        return pending_signal == 0 && (!batch || batch(place, files, cached));
+        return interrupted_by() == 0 && (!batch || batch(place, files, cached));
       };
       observer.failed = [&](const std::string& message) {
         if (unseen_.size() < kMostNamed) unseen_.push_back(message);
@@ -401,14 +388,14 @@ class Warming {
     if (failed_ > failures_.size()) fmt::print(stderr, "wormhole warm: and {} more\n", failed_ - failures_.size());
     if (readers_.is_hopeless())
       fmt::print(stderr, "wormhole warm: given up: the last {} files could not be read\n", kHopeless);
-    if (pending_signal != 0) fmt::print(stderr, "wormhole warm: interrupted; what has come is cached\n");
+    if (interrupted_by() != 0) fmt::print(stderr, "wormhole warm: interrupted; what has come is cached\n");
     if (options_.json) {
       print_json(after, after, begin, "");
-    } else if (pending_signal == 0 && failed_ == 0 && unseen_.empty() && !broken_) {
+    } else if (interrupted_by() == 0 && failed_ == 0 && unseen_.empty() && !broken_) {
       fmt::print("{} of {} file{} are cached, {} were fetched{}\n", human_bytes(after.bytes), after.files,
                  after.files == 1 ? "" : "s", human_bytes(fetched_bytes_), options_.pin ? "; all are pinned" : "");
     }
-    if (pending_signal != 0) return 128 + pending_signal;
+    if (interrupted_by() != 0) return 128 + interrupted_by();
     return failed_ == 0 && unseen_.empty() && !broken_ ? 0 : 1;
   }
 
@@ -449,7 +436,7 @@ int warm(const WarmOptions& options) {
     fmt::print(stderr, "wormhole warm: {}\n", places.error().message);
     return 1;
   }
-  end_on_signals();
+  catch_interrupts();
   Warming warming(options, std::move(*places));
   const int code = warming.run();
   if (warming.is_reading()) {

@@ -778,7 +778,10 @@ class ScrubberTest : public BlockCacheTest {
   // Ticks, a second apart, until everything was read.
   void scrub(uint64_t rate = 1 << 30, int ticks = 3) {
     const Scrubber::Checks checks{
-        [this](RegionKey key, Scrubber::Checked checked) { cache_->check_region(key, std::move(checked)); },
+        [this](RegionKey key, Scrubber::Checked checked) {
+          cache_->check_region(
+              key, [checked = std::move(checked)](BlockCache::Checked found) mutable { checked(found.bytes); });
+        },
         [this](uint64_t failures) { cache_->trust_index(failures); }};
     Scrubber scrubber({rate}, *index_, checks, metrics_, clock_);
     for (int i = 0; i < ticks; ++i) {

@@ -158,6 +158,10 @@ TEST_F(CacheDirectoryTest, AHolderThatIsKilledHoldsNothingAnyMore) {
 TEST_F(CacheDirectoryTest, TheNextHolderKnowsWhetherTheLastHasEnded) {
   EXPECT_FALSE(open(cache_)->was_left_open()) << "it is new";
   EXPECT_TRUE(open(cache_)->was_left_open());
+  EXPECT_FALSE(open(cache_)->may_be_torn()) << "the machine has not stopped";
+  std::ofstream(cache_ + "/lock") << "17\nanother run of the machine\n";
+  EXPECT_TRUE(open(cache_)->may_be_torn());
+  EXPECT_FALSE(open(cache_)->may_be_torn());
   open(cache_)->ended();
   EXPECT_FALSE(open(cache_)->was_left_open());
 }

@@ -232,3 +232,14 @@ def test_a_file_larger_than_the_memory_for_buffers_is_read(origin, mount):
     mounted = mount(origin.url, memory="32M")
     compared = run("cmp", mounted / "file", origin.tree / "file", timeout=100)
     assert (compared.code, compared.output) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's mounts may raise it")
+def test_the_kernel_reads_far_ahead(origin, mount):
+    mounted = mount(origin.url)
+    for _ in range(5):
+        device = os.stat(mounted.path).st_dev
+        setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        assert setting.read_text() == "4096\n"
+        mounted.down()
+        mounted.up()
