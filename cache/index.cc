@@ -79,7 +79,8 @@ Status LmdbIndex::init(const std::string& path) {
   const auto load = [this](uint32_t slab) { return get(tables_.slabs, encode_key(Ino{slab})); };
   pack_ = std::make_unique<Pack>(pack_path(path), load);
   if (!pack_->open(pack_summaries(), load)) {
-    log::warn("the pack is not what it was, its blocks are checked: path={}", pack_path(path));
+    // After an unclean end it may be longer than the index knows.
+    if (was_clean_) log::warn("the pack is not what it was, all blocks are checked: path={}", pack_path(path));
     was_clean_ = false;
   }
   metrics_.bytes_cached.store(static_cast<int64_t>(small_bytes_ + main_bytes_));

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import trees
-from support.mounting import is_alive, run, wait_until
+from support.mounting import in_pages, is_alive, run, wait_until
 
 MIB = 1 << 20
 REGION = 4 * MIB
@@ -344,6 +344,7 @@ def test_flipped_bits_in_object_files(filled, mount, contents):
         found = 0  # not in each round: a bit may lie in a block that the index does not know
         for seed in range(ROUNDS):
             chance = random.Random(seed)
+            wait_until(lambda: mounted.status()["bytes_cached"] >= in_pages(*FILES.values()), "it is stored")
             accident(mounted, verify == "always", lambda: [flip_a_bit(f, chance) for f in objects_of(mounted)])
             comes_up_and_is_right(mounted, contents)
             found += mounted.status()["blocks_corrupt"]

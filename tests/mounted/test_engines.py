@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import trees
-from support.mounting import run, wait_until
+from support.mounting import in_pages, run, wait_until
 
 MIB = 1 << 20
 
@@ -79,7 +79,7 @@ def test_with_the_least_memory_readers_of_all_of_them_go_on(origin, mount, files
 def test_a_command_evicts_from_all_of_them(origin, mount, files):
     mounted = mount(origin.url, engines=3, passthrough="off")
     read_all_at_once(mounted, files)
-    size = sum(map(len, files.values()))
+    size = in_pages(*map(len, files.values()))
     wait_until(lambda: mounted.status()["bytes_cached"] == size, "all of it is stored")
     said = run(mounted.wormhole, "evict", "--json", mounted.path)
     assert said.code == 0, said.output

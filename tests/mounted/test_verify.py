@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import trees
-from support.mounting import Mount, run as run_command, wait_until
+from support.mounting import Mount, in_pages, run as run_command, wait_until
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def total(files) -> int:
 def read_all(mounted, files) -> None:
     for name, content in files.items():
         assert (mounted / name).read_bytes() == content, name
-    wait_until(lambda: mounted.status()["bytes_cached"] == total(files), "all is stored")
+    wait_until(lambda: mounted.status()["bytes_cached"] == in_pages(*map(len, files.values())), "all is stored")
 
 
 def drop_page_cache() -> None:
@@ -110,7 +110,7 @@ def test_flipped_bits_are_found_and_fetched_again(served, mount, verify, wormhol
     assert answer["wrong_bytes"] == answer["repaired_bytes"] == 3 * BLOCK + 77
     wait_until(lambda: served.file_bytes() - before == 3 * BLOCK + 77, "only what was wrong is fetched")
     assert verify(mounted)[0]["wrong_bytes"] == 0
-    assert mounted.status()["bytes_cached"] == total(files)
+    assert mounted.status()["bytes_cached"] == in_pages(*map(len, files.values()))
     served.stop()
     drop_page_cache()
     for name, content in files.items():
@@ -128,7 +128,7 @@ def test_one_file_of_several(served, mount, verify, files):
     answer, code = verify(mounted / "d/b.bin", mounted / "a.bin", "--no-repair")
     assert code == 3
     assert answer["files"] == 2 and answer["wrong_bytes"] == BLOCK and answer["repaired_bytes"] == 0
-    assert mounted.status()["bytes_cached"] == total(files) - BLOCK, "it is forgotten for good"
+    assert mounted.status()["bytes_cached"] == in_pages(*map(len, files.values())) - BLOCK, "it is forgotten for good"
 
 
 def test_what_was_never_cached_is_not_fetched(origin, mount, verify):
@@ -176,7 +176,7 @@ def test_the_server_is_gone(served, mount, verify, wormhole, files):
     assert done.code == 3, done.output
     assert f"{mounted / 'a.bin'}: 64 KiB are not repaired: " in done.output
     assert "checked 16 MiB in 4 files: 128 KiB in 2 files were wrong, 0 B are repaired" in done.output
-    assert mounted.status()["bytes_cached"] == total(files) - 2 * BLOCK
+    assert mounted.status()["bytes_cached"] == in_pages(*map(len, files.values())) - 2 * BLOCK
     assert (mounted / "d/e/small").read_bytes() == files["d/e/small"]
     served.start()
     assert verify(mounted)[1] == 0, "what is forgotten is not wrong any more"
@@ -267,8 +267,15 @@ def test_ctrl_c_ends_it_cleanly(origin, mount, wormhole, verify):
     assert run(wormhole, "warm", mounted).code == 0
     verifying = subprocess.Popen([wormhole, "cache", "verify", mounted.path], stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True)
-    tasks = Path(f"/proc/{mounted.pid}/task")
-    while not any((task / "comm").read_text() == "wh-client\n" for task in tasks.iterdir()):
+
+    def is_asked() -> bool:
+        try:
+            names = [(task / "comm").read_text() for task in Path(f"/proc/{mounted.pid}/task").iterdir()]
+        except OSError:
+            return False  # a thread has ended meanwhile
+        return "wh-client\n" in names
+
+    while not is_asked():
         assert verifying.poll() is None
     os.kill(mounted.pid, signal.SIGSTOP)  # so that it does not come to its end
     verifying.send_signal(signal.SIGINT)
@@ -285,7 +292,7 @@ def test_ctrl_c_while_the_server_is_silent(range_server, mount, wormhole):
     range_server.put("file", content)
     mounted = mount(range_server.url)
     assert (mounted / "file").read_bytes() == content
-    wait_until(lambda: mounted.status()["bytes_cached"] == len(content), "it is stored")
+    wait_until(lambda: mounted.status()["bytes_cached"] == in_pages(len(content)), "it is stored")
     flip(object_of(mounted, "file"), MIB)
     range_server.behave("file", stall_after=10)
     verifying = subprocess.Popen([wormhole, "cache", "verify", mounted.path], stdout=subprocess.DEVNULL,
@@ -302,7 +309,7 @@ def test_the_mount_ends_meanwhile(range_server, mount, wormhole):
     range_server.put("file", content)
     mounted = mount(range_server.url)
     assert (mounted / "file").read_bytes() == content
-    wait_until(lambda: mounted.status()["bytes_cached"] == len(content), "it is stored")
+    wait_until(lambda: mounted.status()["bytes_cached"] == in_pages(len(content)), "it is stored")
     flip(object_of(mounted, "file"), MIB)
     range_server.behave("file", stall_after=10)
     verifying = subprocess.Popen([wormhole, "cache", "verify", mounted.path], stdout=subprocess.DEVNULL,

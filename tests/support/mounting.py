@@ -50,6 +50,11 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10) ->
 # --- /proc ---
 
 
+def in_pages(*sizes: int) -> int:
+    """What files of these sizes take of the cache: that is what bytes_cached counts."""
+    return sum((size + 4095) // 4096 * 4096 for size in sizes)
+
+
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
