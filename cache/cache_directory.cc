@@ -78,8 +78,16 @@ std::string boot_id() {
   return id;
 }
 
-// `before`: what whoever had it has left in it.
-Status take_lock(int fd, const std::string& path, int patience_seconds, std::string* before) {
+// Behind pid and boot id: he found the cache left open and did not look through the index.
+constexpr const char* kUnchecked = "unchecked\n";
+
+// What whoever had the lock before has left.
+struct Before {
+  bool left_open = false;
+  bool may_be_damaged = false;
+};
+
+Status take_lock(int fd, const std::string& path, int patience_seconds, Before* before) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(patience_seconds);
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(error_from_errno(errno, "cache: lock " + path));
@@ -93,8 +101,11 @@ Status take_lock(int fd, const std::string& path, int patience_seconds, std::str
   }
   char text[128];
   const ssize_t n = ::pread(fd, text, sizeof(text), 0);
-  before->assign(text, n > 0 ? static_cast<size_t>(n) : 0);
-  const std::string mine = std::to_string(::getpid()) + "\n" + boot_id() + "\n";
+  const std::string_view left(text, n > 0 ? static_cast<size_t>(n) : 0);
+  before->left_open = !left.empty();
+  before->may_be_damaged = before->left_open && !left.ends_with("\n" + boot_id() + "\n");
+  std::string mine = std::to_string(::getpid()) + "\n" + boot_id() + "\n";
+  if (before->left_open && !before->may_be_damaged) mine += kUnchecked;
   if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, mine.data(), mine.size(), 0) < 0) {
     return fail(error_from_errno(errno, "cache: write the lock of " + path));
   }
@@ -111,16 +122,14 @@ Result<CacheDirectory> CacheDirectory::open(const std::string& path, int patienc
 
   FileDescriptor lock(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!lock) return fail(error_from_errno(errno, "cache: open " + path + "/lock"));
-  std::string before;
+  Before before;
   if (auto s = take_lock(lock.get(), path, patience_seconds, &before); !s) return fail(s.error());
 
   for (const char* sub : {"/index", "/objects"}) {
     fs::create_directories(path + sub, error);
     if (error) return fail(error_from_errno(error.value(), "cache: create directory " + path + sub));
   }
-  const bool left_open = !before.empty();
-  const bool same_run = before.ends_with("\n" + boot_id() + "\n");
-  return CacheDirectory(path, std::move(lock), left_open, left_open && !same_run);
+  return CacheDirectory(path, std::move(lock), before.left_open, before.may_be_damaged);
 }
 
 void CacheDirectory::ended() { (void)!::ftruncate(lock_.get(), 0); }

@@ -33,22 +33,25 @@ class CacheDirectory {
   std::string index_path() const { return path_ + "/index"; }
   // The last daemon did not end: it was killed, or the machine stopped.
   bool was_left_open() const { return was_left_open_; }
-  // And the machine has stopped since: what was being written may be torn. What only a process has left, the kernel
-  // has brought to the disk.
-  bool may_be_torn() const { return may_be_torn_; }
+  // And the machine has stopped since: what was being written may be torn. What a process has left that was only
+  // killed, the kernel has brought to the disk. But when two in a row did not end, they may have died of the index.
+  bool may_be_damaged() const { return may_be_damaged_; }
   // Everything is on disk: the next one finds nothing left open.
   void ended();
 
   std::string objects_path() const { return path_ + "/objects"; }
 
  private:
-  CacheDirectory(std::string path, FileDescriptor lock, bool was_left_open, bool may_be_torn)
-      : path_(std::move(path)), lock_(std::move(lock)), was_left_open_(was_left_open), may_be_torn_(may_be_torn) {}
+  CacheDirectory(std::string path, FileDescriptor lock, bool was_left_open, bool may_be_damaged)
+      : path_(std::move(path)),
+        lock_(std::move(lock)),
+        was_left_open_(was_left_open),
+        may_be_damaged_(may_be_damaged) {}
 
   std::string path_;
   FileDescriptor lock_;
   bool was_left_open_;
-  bool may_be_torn_;
+  bool may_be_damaged_;
 };
 
 }  // namespace wormhole

@@ -315,11 +315,11 @@ class Check {
 
 }  // namespace
 
-Result<IndexFound> delete_if_damaged(const std::string& path, bool may_be_torn) {
+Result<IndexFound> delete_if_damaged(const std::string& path, bool may_be_damaged) {
   const std::string file = path + "/data.mdb";
   struct stat status {};
   if (::stat(file.c_str(), &status) != 0 || status.st_size == 0) return IndexFound::kNone;
-  if (!may_be_torn && static_cast<uint64_t>(status.st_size) > kAlwaysChecked) return IndexFound::kSound;
+  if (!may_be_damaged && static_cast<uint64_t>(status.st_size) > kAlwaysChecked) return IndexFound::kSound;
   const auto checked = check_index_apart(path);
   if (checked) return IndexFound::kSound;
   if (checked.error().code != ErrorCode::kCorrupt) return fail(checked.error());

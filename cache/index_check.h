@@ -32,8 +32,8 @@ enum class IndexFound : uint8_t {
   kNone,     // there is none yet
   kDamaged,  // it is deleted
 };
-// What a mount does first. A large index is looked at only when it `may_be_torn`, so that a mount does not wait for
+// What a mount does first. A large index is looked at only when it `may_be_damaged`, so that a mount does not wait for
 // long.
-Result<IndexFound> delete_if_damaged(const std::string& path, bool may_be_torn);
+Result<IndexFound> delete_if_damaged(const std::string& path, bool may_be_damaged);
 
 }  // namespace wormhole

@@ -123,7 +123,7 @@ Status Daemon::open_cache(const Url& url) {
   }
   log::info("wormhole {} starts: url={} mountpoint={} cache={}", WORMHOLE_VERSION, source_, options_.mountpoint,
             options_.cache);
-  const auto found = delete_if_damaged(cache_directory_->index_path(), cache_directory_->may_be_torn());
+  const auto found = delete_if_damaged(cache_directory_->index_path(), cache_directory_->may_be_damaged());
   if (!found) return fail(found.error());
   index_found_ = *found;
   auto index = Index::open(cache_directory_->index_path(), metrics_);

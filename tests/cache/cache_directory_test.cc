@@ -158,12 +158,19 @@ TEST_F(CacheDirectoryTest, AHolderThatIsKilledHoldsNothingAnyMore) {
 TEST_F(CacheDirectoryTest, TheNextHolderKnowsWhetherTheLastHasEnded) {
   EXPECT_FALSE(open(cache_)->was_left_open()) << "it is new";
   EXPECT_TRUE(open(cache_)->was_left_open());
-  EXPECT_FALSE(open(cache_)->may_be_torn()) << "the machine has not stopped";
-  std::ofstream(cache_ + "/lock") << "17\nanother run of the machine\n";
-  EXPECT_TRUE(open(cache_)->may_be_torn());
-  EXPECT_FALSE(open(cache_)->may_be_torn());
   open(cache_)->ended();
   EXPECT_FALSE(open(cache_)->was_left_open());
+}
+
+TEST_F(CacheDirectoryTest, TheIndexIsInDoubtAfterTheMachineHasStoppedAndAfterTwoWhoDidNotEnd) {
+  EXPECT_FALSE(open(cache_)->may_be_damaged()) << "it is new";
+  EXPECT_FALSE(open(cache_)->may_be_damaged()) << "one was killed, and the machine has not stopped";
+  EXPECT_TRUE(open(cache_)->may_be_damaged()) << "the next as well: of what?";
+  EXPECT_FALSE(open(cache_)->may_be_damaged()) << "it was looked through since";
+  open(cache_)->ended();
+  EXPECT_FALSE(open(cache_)->may_be_damaged());
+  std::ofstream(cache_ + "/lock") << "17\nanother run of the machine\n";
+  EXPECT_TRUE(open(cache_)->may_be_damaged());
 }
 
 TEST_F(CacheDirectoryTest, AHolderThatIsAboutToEndIsWaitedFor) {
