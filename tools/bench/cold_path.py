@@ -18,7 +18,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -31,13 +30,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile, work_directory, write_json
+from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile, work_directory
 from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Wire, round_trip
-from memory import at_hand, is_lent
+from memory import at_hand
 from plot import Panel, slope, write_svg
 from race import PATIENCE, Progress, Race, compare, cpu_seconds, end, iperf3, timed
-from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Rows, Table, measure_row, of, print_list, ratio,
-                  said_of)
+from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Rows, Table, finish, measure_row, of, print_list,
+                  print_machine, ratio)
 from support import trees
 from support.caddy import CaddyOrigin
 from support.mounting import run
@@ -553,26 +552,14 @@ def main() -> int:
               file=sys.stderr)
         return 1
     end_cleanly_on_signals()
-    machine = f"{os.cpu_count()} cores, Linux {platform.release()}"
-    if is_lent():
-        machine += ", lent memory (fetched before each run)"
-    print(f"{machine}; cold, {arguments.runs} runs each: median (lowest–highest)"
-          + (f"; SCALED by {arguments.scale:g}" if arguments.scale != 1 else ""), flush=True)
+    machine = print_machine(arguments, "cold")
     try:
         with work_directory(arguments.work) as work:
             bench = Bench(arguments, work)
             results = [measure_row(bench, ROWS[name]) for name in arguments.rows]
     except KeyboardInterrupt:
         return 130
-    print("\ngoals")
-    for result in results:
-        for goal in result["goals"]:
-            print(f"  {result['name']:14} {goal['goal']}: {said_of(goal)}")
-    passed = all(goal["met"] for result in results for goal in result["goals"])
-    write_json(arguments.json, {
-        "machine": machine, "versions": versions(arguments.wormhole), "scale": arguments.scale,
-        "options": dict(arguments.option), "buffers": arguments.buffers, "rows": results, "passed": passed})
-    return 0 if passed else 1
+    return finish(arguments, machine, results, versions=versions(arguments.wormhole), buffers=arguments.buffers)
 
 
 if __name__ == "__main__":

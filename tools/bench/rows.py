@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -18,8 +19,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from bench import GIB, MIB, PROJECT, alternate, write_original
+from bench import GIB, MIB, PROJECT, alternate, write_json, write_original
 from link import Unavailable
+from memory import is_lent
 from support.mounting import run
 
 # --- goals ------------------------------------------------------------------------------------------------
@@ -255,6 +257,29 @@ def judge(goal: Goal, table: Table) -> dict:
     except (KeyError, ValueError, ZeroDivisionError, statistics.StatisticsError):  # somebody did not run
         return {"goal": str(goal), "value": None, "met": False}
     return {"goal": str(goal), "value": value, "met": goal.met_by(value)}
+
+
+def print_machine(arguments, kind: str, *more: str) -> str:
+    """What was measured on, with which settings; returned for the record."""
+    machine = ", ".join([f"{os.cpu_count()} cores, Linux {platform.release()}", *more])
+    if is_lent():
+        machine += ", lent memory (fetched before each run)"
+    print(f"{machine}; {kind}, {arguments.runs} runs each: median (lowest–highest)"
+          + (f"; SCALED by {arguments.scale:g}" if arguments.scale != 1 else ""), flush=True)
+    return machine
+
+
+def finish(arguments, machine: str, results: list[dict], **settings: Any) -> int:
+    """Says which goals are met, writes the record, and returns the exit code."""
+    print("\ngoals")
+    for result in results:
+        for goal in result["goals"]:
+            print(f"  {result['name']:20} {goal['goal']}: {said_of(goal)}")
+    passed = all(goal["met"] for result in results for goal in result["goals"])
+    write_json(arguments.json, {
+        "machine": machine, "scale": arguments.scale, "options": dict(arguments.option), **settings, "rows": results,
+        "passed": passed})
+    return 0 if passed else 1
 
 
 def print_list(rows: Rows) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import pwd
 import resource
 import shutil
@@ -36,12 +35,12 @@ from pathlib import Path
 
 import page_cache
 from bench import (GIB, MIB, PROJECT, add_mount_options, end_cleanly_on_signals, mounted, parser, settle,
-                   work_directory, write_json)
+                   work_directory)
 from link import Unavailable
-from memory import at_hand, is_lent
+from memory import at_hand
 from race import PATIENCE, cpu_seconds, end, foreign_mount
-from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Row, Rows, Table, measure_row, of, print_list, ratio,
-                  said_of)
+from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Row, Rows, Table, finish, measure_row, of, print_list,
+                  print_machine, ratio)
 from support import trees
 from support.mounting import Mount, daemons_of, run, wait_until
 from support.origin import Origin
@@ -721,11 +720,7 @@ def main() -> int:
         print(f"warm_path.py: {arguments.work} is a {on}, which cannot leave the page cache: name another --work",
               file=sys.stderr)
         return 1
-    machine = f"{os.cpu_count()} cores, Linux {platform.release()}, {on}"
-    if is_lent():
-        machine += ", lent memory (fetched before each run)"
-    print(f"{machine}; warm, {arguments.runs} runs each: median (lowest–highest)"
-          + (f"; SCALED by {arguments.scale:g}" if arguments.scale != 1 else ""), flush=True)
+    machine = print_machine(arguments, "warm", on)
     try:
         with work_directory(arguments.work) as work:
             work.chmod(0o755)  # the ordinary user goes through it
@@ -733,16 +728,7 @@ def main() -> int:
             results = [measure_row(bench, ROWS[name]) for name in arguments.rows]
     except KeyboardInterrupt:
         return 130
-    print("\ngoals")
-    for result in results:
-        for goal in result["goals"]:
-            print(f"  {result['name']:20} {goal['goal']}: {said_of(goal)}")
-    passed = all(goal["met"] for result in results for goal in result["goals"])
-    write_json(arguments.json, {
-        "machine": machine, "versions": versions(arguments.wormhole), "scale": arguments.scale,
-        "files": arguments.files, "options": dict(arguments.option), "io_uring": uring_allowed(), "rows": results,
-        "passed": passed})
-    return 0 if passed else 1
+    return finish(arguments, machine, results, versions=versions(arguments.wormhole), files=arguments.files, io_uring=uring_allowed())
 
 
 if __name__ == "__main__":
