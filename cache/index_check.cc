@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "cache/index_pages.h"
 #include "cache/lmdb_index.h"
 
 namespace wormhole {
@@ -45,22 +46,9 @@ Status lmdb(int code, const char* what) {
   return damaged("{}: {}", what, ::mdb_strerror(code));
 }
 
-// The head of LMDB's pages (data version 1). Behind it are the offsets of the nodes, 2 bytes each, up to `lower`; the
-// nodes themselves lie from `upper` on.
-struct PageHead {
-  uint64_t number;
-  uint16_t pad, flags, lower, upper;
-};
-constexpr uint16_t kLeaf = 0x02;
-constexpr uint16_t kPageKinds = 0x7f;
-
 class Check {
  public:
-  explicit Check(MDB_txn* txn) : txn_(txn) {
-    MDB_stat stat{};
-    ::mdb_env_stat(::mdb_txn_env(txn), &stat);
-    page_size_ = stat.ms_psize;
-  }
+  Check(MDB_txn* txn, std::vector<bool> used) : txn_(txn), used_(std::move(used)) {}
 
   Result<IndexReport> run() {
     if (auto s = free_pages(); !s) return fail(s.error());
@@ -112,7 +100,6 @@ class Check {
       if (count > stat.ms_entries) return damaged("{}: more records than it says", name);
       if (::mdb_get(txn_, table, &k, &found) != 0 || found.mv_data != v.mv_data)
         return damaged("{}: a record is not found by its key", name);
-      if (auto s = page(name, k.mv_data); !s) return s;
       before = as_view(k);
       const auto value = sealed ? unseal(before, as_view(v)) : as_view(v);
       if (!value) return damaged("{}: a record has a wrong checksum", name);
@@ -123,38 +110,23 @@ class Check {
     return {};
   }
 
-  // The page that a key lies in. A reader does not need its head, but the next writer believes it.
-  Status page(const char* name, const void* key) {
-    const auto begin = reinterpret_cast<uintptr_t>(key) / page_size_ * page_size_;
-    if (begin == last_page_) return {};
-    last_page_ = begin;
-    PageHead head{};
-    std::memcpy(&head, reinterpret_cast<const void*>(begin), sizeof(head));
-    const uintptr_t file = begin - head.number * page_size_;
-    if (file_ == 0) file_ = file;
-    const bool is_leaf = (head.flags & kPageKinds) == kLeaf;
-    bool good = is_leaf && file == file_ && head.lower % 2 == 0 && head.lower > sizeof(head) &&
-                head.lower <= head.upper && head.upper <= page_size_;
-    for (uintptr_t at = begin + sizeof(head); good && at < begin + head.lower; at += sizeof(uint16_t)) {
-      uint16_t node = 0;
-      std::memcpy(&node, reinterpret_cast<const void*>(at), sizeof(node));
-      good = node >= head.upper && node < page_size_;
-    }
-    if (!good) return damaged("{}: the head of a page is wrong", name);
-    return {};
-  }
-
-  // LMDB's list of pages that it may write to: each a page of the file, and none twice.
+  // LMDB's lists of pages that it may write to, by the transaction that has freed them; in each the highest comes
+  // first. Each is a page of the file, none twice, and none that is used.
   Status free_pages() {
     MDB_envinfo info{};
     ::mdb_env_info(::mdb_txn_env(txn_), &info);
-    std::vector<bool> free(info.me_last_pgno + 1);
+    size_t transaction = 0;
     MDB_cursor* opened = nullptr;
     if (auto s = lmdb(::mdb_cursor_open(txn_, 0, &opened), "free pages"); !s) return s;
     const Cursor cursor(opened, &::mdb_cursor_close);
     MDB_val k{}, v{};
     int e = 0;
     while ((e = ::mdb_cursor_get(opened, &k, &v, MDB_NEXT)) == 0) {
+      const size_t before = transaction;
+      if (k.mv_size != sizeof(transaction)) return damaged("free pages: a key of {} bytes", k.mv_size);
+      std::memcpy(&transaction, k.mv_data, sizeof(transaction));
+      if (transaction <= before || transaction > info.me_last_txnid)
+        return damaged("free pages: of transaction {}", transaction);
       // The length and so many numbers; in place, for a length may be wrong.
       const auto number = [&v](size_t i) {
         size_t value = 0;
@@ -165,8 +137,9 @@ class Check {
       if (size == 0 || number(0) >= size) return damaged("free pages: a list is too long");
       for (size_t i = 1; i <= number(0); ++i) {
         const size_t page = number(i);
-        if (page < 2 || page > info.me_last_pgno || free[page]) return damaged("free pages: page {}", page);
-        free[page] = true;
+        if (page >= used_.size() || used_[page] || (i > 1 && page >= number(i - 1)))
+          return damaged("free pages: page {}", page);
+        used_[page] = true;
       }
     }
     return e == MDB_NOTFOUND ? Status{} : lmdb(e, "free pages");
@@ -302,9 +275,7 @@ class Check {
   }
 
   MDB_txn* const txn_;
-  uintptr_t page_size_ = 0;
-  uintptr_t last_page_ = 0;
-  uintptr_t file_ = 0;  // where its first page is in memory
+  std::vector<bool> used_;  // pages
   std::map<std::string, MDB_dbi> tables_;
   std::map<std::string, uint64_t> numbers_;
   uint64_t places_ = 0, small_ = 0, main_ = 0;
@@ -342,7 +313,13 @@ Result<IndexReport> check_index(const std::string& path) {
   MDB_txn* begun = nullptr;
   if (auto s = lmdb(::mdb_txn_begin(made, nullptr, MDB_RDONLY, &begun), "begin"); !s) return fail(s.error());
   const Transaction txn(begun, &::mdb_txn_abort);
-  return Check(begun).run();
+  MDB_stat stat{};
+  MDB_envinfo info{};
+  ::mdb_env_stat(made, &stat);
+  ::mdb_env_info(made, &info);
+  auto used = check_pages(path + "/data.mdb", stat.ms_psize, info.me_last_txnid);
+  if (!used) return fail(used.error());
+  return Check(begun, std::move(*used)).run();
 }
 
 Status check_index_apart(const std::string& path) {

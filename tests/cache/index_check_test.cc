@@ -9,9 +9,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <random>
 
 #include "cache/index.h"
+#include "cache/index_pages.h"
 #include "tests/support/child_process.h"
 #include "tests/support/printing.h"
 #include "tests/support/temporary_directory.h"
@@ -105,6 +107,38 @@ TEST_F(IndexCheckTest, ASoundOneIsCountedAndLeftAlone) {
   EXPECT_EQ(report->bytes, static_cast<uint64_t>(metrics_.bytes_cached.load()));
   EXPECT_EQ(delete_if_damaged(path_, true), IndexFound::kSound);
   EXPECT_EQ(use(), 0);
+}
+
+// A reader gets by without most of it; the next writer would end the process.
+TEST_F(IndexCheckTest, EveryBitOfThePageHeadsThatAWriterNeedsCounts) {
+  constexpr uint64_t kPage = 4096;
+  std::fstream file(data(), std::ios::in | std::ios::out | std::ios::binary);
+  std::vector<char> bytes(size());
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::vector<bool> used;
+  for (uint64_t transaction = 0; transaction < 1000; ++transaction) {  // whichever was the last
+    if (auto found = check_pages(data(), kPage, transaction)) used = std::move(*found);
+  }
+  ASSERT_EQ(used.size(), bytes.size() / kPage);
+  std::map<uint16_t, int> kinds;
+  for (uint64_t page = 2; page < used.size(); ++page) {
+    uint16_t flags = 0;
+    std::memcpy(&flags, bytes.data() + page * kPage + 10, sizeof(flags));
+    // A few of each kind: branch, leaf, overflow.
+    if (!used[page] || ++kinds[flags] > 3) continue;
+    for (unsigned bit = 0; bit < 112; ++bit) {     // number, pad, flags, lower
+      if (bit / 8 == 8 || bit / 8 == 9) continue;  // pad: nobody needs it
+      const auto at = static_cast<std::streamoff>(page * kPage + bit / 8);
+      const char before = bytes[static_cast<size_t>(at)];
+      file.seekp(at).put(static_cast<char>(before ^ (1 << bit % 8))).flush();
+      EXPECT_FALSE(check_index_apart(path_).has_value()) << "page " << page << " kind " << flags << " bit " << bit;
+      file.seekp(at).put(before).flush();
+    }
+  }
+  EXPECT_GE(kinds[1], 1) << "branches";
+  EXPECT_GE(kinds[2], 3) << "leaves";
+  EXPECT_GE(kinds[4], 1) << "overflow";
+  EXPECT_TRUE(check_index(path_).has_value());
 }
 
 TEST_F(IndexCheckTest, NoneIsNoDamage) {
