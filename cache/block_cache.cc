@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "base/punch_hole.h"
 #include "cache/checksum.h"
 
 namespace wormhole {
@@ -52,11 +53,6 @@ struct Cachestat {
   uint64_t cached, dirty, in_writeback, evicted, recently_evicted;
 };
 
-bool punch_hole(int fd, uint64_t offset, uint64_t length) {
-  return ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                     static_cast<off_t>(length)) == 0;
-}
-
 uint64_t direct_length(uint64_t length) {
   return (length + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
 }
@@ -73,7 +69,7 @@ void punch_regions(const std::string& objects_path, const std::vector<RegionKey>
     const FileDescriptor fd(::open(object_path(objects_path, ino).c_str(), O_WRONLY | O_CLOEXEC));
     for (; i < regions.size() && regions[i].ino == ino; ++i) {
       if (!fd) continue;
-      if (!punch_hole(fd.get(), regions[i].region * kRegionSize, kRegionSize))
+      if (!punch_hole(fd.get(), ByteRange::of(regions[i].region * kRegionSize, kRegionSize)))
         log::warn("cache: no place could be given back: ino={} region={} errno={}", ino, regions[i].region, errno);
     }
   }
@@ -484,7 +480,7 @@ void BlockCache::punch_absent(Object& o, ByteRange range) {
   for (BlockIndex b = block_of(range.begin); b <= block_of(range.end - 1); ++b) {
     const uint64_t number = b / kBlocksPerRegion;
     if (region(o, number).busy > 0 || ((known(o.ino, number) >> (b % kBlocksPerRegion)) & 1) != 0) continue;
-    punch_hole(o.file->get(), b * kBlockSize, kBlockSize);
+    punch_hole(o.file->get(), ByteRange::of(b * kBlockSize, kBlockSize));
   }
 }
 
@@ -519,7 +515,8 @@ bool BlockCache::reclaim(Ino ino) {
     const uint64_t number = static_cast<uint64_t>(at) / kRegionSize;
     const uint64_t present = known(ino, number);
     for (unsigned i = 0; i < kBlocksPerRegion; ++i) {
-      if (((present >> i) & 1) == 0) punch_hole(fd.get(), number * kRegionSize + i * kBlockSize, kBlockSize);
+      if (((present >> i) & 1) == 0)
+        punch_hole(fd.get(), ByteRange::of(number * kRegionSize + i * kBlockSize, kBlockSize));
     }
     at = static_cast<off_t>((number + 1) * kRegionSize);
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/punch_hole.h"
 
 namespace wormhole {
 
@@ -93,8 +94,7 @@ void Pack::free(PackPlace place) {
 
 void Pack::punch(ByteRange range) {
   if (auto f = open_file(); !f) return;
-  if (::fallocate(file_->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.begin),
-                  static_cast<off_t>(range.size())) != 0)
+  if (!punch_hole(file_->get(), range))
     log::warn("cache: no place could be given back: path={} offset={} errno={}", path_, range.begin, errno);
 }
 

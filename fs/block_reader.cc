@@ -179,7 +179,7 @@ void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file
 // Its readers need not come by any more. A file of one block is read once, and then is in the kernel's page cache:
 // opening its file, and telling, would cost more than it saves.
 void BlockReader::publish_if_complete(Object& o) {
-  if (!o.file || o.stale || o.size <= kBlockSize) return;
+  if (!o.file || o.stale || lies_in_pack(o.size)) return;
   if (CompleteFileRef file = cache_.complete_file(o.ino)) o.file->publish(std::move(file));
 }
 

@@ -87,7 +87,7 @@ void Filesystem::open(Ino ino, OpenReply reply) {
     if (!current) return reply(fail(std::move(current.error())));
     OpenFileRef file = open_files_.open(node->ino, node->size);
     OpenFile* const f = file.get();
-    if (f->size() <= kBlockSize || !passthrough_.allowed()) {
+    if (lies_in_pack(f->size()) || !passthrough_.allowed()) {
       engines_.open(std::move(file), catalog_.url_of(*node), nullptr);
       return reply(f);
     }
@@ -103,7 +103,7 @@ int32_t Filesystem::release(OpenFile& file) {
   const OpenFileRef last = open_files_.close(file);
   const int32_t backing = last ? last->take_backing() : 0;
   if (backing != 0) engines_.is_passed_through(ino, last->size());  // until now
-  engines_.close(ino, size > kBlockSize);
+  engines_.close(ino, !lies_in_pack(size));
   return backing;
 }
 
