@@ -76,9 +76,9 @@ Status LmdbIndex::init(const std::string& path) {
   small_bytes_ = get_number("small", 0);
   main_bytes_ = get_number("main", 0);
   next_sequence_ = get_number("next_sequence", 1);
-  const auto load = [this](uint32_t slab) { return get(tables_.slabs, encode_key(Ino{slab})); };
-  pack_ = std::make_unique<Pack>(pack_path(path), load);
-  if (!pack_->open(pack_summaries(), load)) {
+  pack_ = std::make_unique<Pack>(pack_path(path),
+                                 [this](uint32_t slab) { return get(tables_.slabs, encode_key(Ino{slab})); });
+  if (!pack_->open(pack_summaries())) {
     // After an unclean end it may be longer than the index knows.
     if (was_clean_) log::warn("the pack is not what it was, all blocks are checked: path={}", pack_path(path));
     was_clean_ = false;

@@ -18,11 +18,11 @@ std::string pack_path(const std::string& index_path) {
   return std::filesystem::path(index_path).parent_path() / "objects" / "pack";
 }
 
-bool Pack::open(std::span<const std::string> summaries, PackSpace::Load load) {
+bool Pack::open(std::span<const std::string> summaries) {
   struct stat status {};
   const uint64_t length = ::stat(path_.c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
   MutexLock lock(mutex_);
-  if (auto space = PackSpace::open(summaries, load)) {
+  if (auto space = PackSpace::open(summaries, load_)) {
     space_ = std::move(*space);
     return space_.size() == length;
   }
@@ -34,7 +34,7 @@ bool Pack::open(std::span<const std::string> summaries, PackSpace::Load load) {
     full.push_back(encode(std::vector<SlabSummary>(n, SlabSummary{0, 0})));
     slabs -= n;
   }
-  if (auto space = PackSpace::open(full, std::move(load))) space_ = std::move(*space);
+  if (auto space = PackSpace::open(full, load_)) space_ = std::move(*space);
   return false;
 }
 

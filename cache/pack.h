@@ -28,11 +28,11 @@ class Pack {
  public:
   using FileRef = std::shared_ptr<FileDescriptor>;
 
-  Pack(std::string path, PackSpace::Load load) : path_(std::move(path)), space_(std::move(load)) {}
+  Pack(std::string path, const PackSpace::Load& load) : path_(std::move(path)), load_(load), space_(load) {}
 
   // The records of a pack that was used before, once, before everything else. False: the file is not there, or has
   // another length, or the records cannot be right; then what lies in it is not to be trusted.
-  bool open(std::span<const std::string> summaries, PackSpace::Load load);
+  bool open(std::span<const std::string> summaries);
 
   // The file, made when it is missing, and the same for direct I/O (null where the file system has none).
   Result<FileRef> file();
@@ -59,6 +59,7 @@ class Pack {
   void punch(ByteRange range) REQUIRES_LOCK(mutex_);
 
   const std::string path_;
+  const PackSpace::Load load_;
   Mutex mutex_;
   PackSpace space_ GUARDED_BY(mutex_);
   FileRef file_ GUARDED_BY(mutex_);

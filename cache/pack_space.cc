@@ -94,11 +94,8 @@ std::optional<PackPlace> PackSpace::allocate(uint32_t bytes) {
 
 bool PackSpace::record(PackPlace place) {
   const auto pages = pages_of(place);
-  Slab* const in = pages ? slab(pages->slab) : nullptr;
+  Slab* const in = pages ? let_go(*pages) : nullptr;
   if (in == nullptr) return false;
-  const auto held = in->held.find(pages->first);
-  if (held == in->held.end() || held->second != pages->count) return false;
-  in->held.erase(held);
   dirty_.insert(pages->slab);
   return true;
 }
@@ -119,11 +116,8 @@ bool PackSpace::forget(PackPlace place) {
 
 bool PackSpace::free(PackPlace place) {
   const auto pages = pages_of(place);
-  Slab* const in = pages ? slab(pages->slab) : nullptr;
+  Slab* const in = pages ? let_go(*pages) : nullptr;
   if (in == nullptr) return false;
-  const auto held = in->held.find(pages->first);
-  if (held == in->held.end() || held->second != pages->count) return false;
-  in->held.erase(held);
   in->pages.free(pages->first, pages->count);
   set_now(pages->slab, summary_of(in->pages));
   return true;
@@ -237,6 +231,15 @@ PackSpace::Slab* PackSpace::slab(uint32_t number) {
   }
   it->second.last_use = ++uses_;
   return &it->second;
+}
+
+PackSpace::Slab* PackSpace::let_go(Pages pages) {
+  Slab* const in = slab(pages.slab);
+  if (in == nullptr) return nullptr;
+  const auto held = in->held.find(pages.first);
+  if (held == in->held.end() || held->second != pages.count) return nullptr;
+  in->held.erase(held);
+  return in;
 }
 
 void PackSpace::set_now(uint32_t number, SlabSummary summary) {

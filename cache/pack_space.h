@@ -155,6 +155,8 @@ class PackSpace {
   std::optional<uint32_t> append();
   // Loads it if need be. Null if there is no such slab or it is damaged.
   Slab* slab(uint32_t number);
+  // The place is held no longer; its slab. Null, and nothing has changed, when it was not held.
+  Slab* let_go(Pages pages);
   void set_now(uint32_t number, SlabSummary summary);
   void drop_unused(size_t limit);
 

@@ -238,7 +238,7 @@ TEST_F(PackTest, WhereNobodyKnowsWhatIsFreeItGoesOnBehindTheEnd) {
   std::ofstream(path) << "somebody's bytes";
   Pack pack(path, [](uint32_t) { return std::nullopt; });
   const std::string rubbish = "abc";
-  EXPECT_FALSE(pack.open({&rubbish, 1}, [](uint32_t) { return std::nullopt; }));
+  EXPECT_FALSE(pack.open({&rubbish, 1}));
   const auto place = pack.allocate(100);
   ASSERT_THAT(place, Succeeds());
   EXPECT_EQ(place->offset, kSlabSize);
