@@ -49,7 +49,7 @@ bool configure(Level level, const std::string& path) {
     auto file = std::make_shared<spdlog::logger>("wormhole", std::move(sink));
     file->set_level(spdlog::level::trace);
     file->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
-    file->flush_on(spdlog::level::info);
+    file->flush_on(spdlog::level::trace);  // what is written can be read, and a crash loses no line
     logger() = file;
     return true;
   } catch (const spdlog::spdlog_ex&) {

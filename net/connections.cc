@@ -2,6 +2,7 @@
 
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,10 +33,20 @@ void Connections::watch(CURL* easy) {
   ::curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, this);
 }
 
-void Connections::carried(CURL* easy, uint64_t bytes) {
+curl_socket_t Connections::socket_of(CURL* easy) const {
   curl_socket_t socket = CURL_SOCKET_BAD;
   ::curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &socket);
-  if (auto it = sockets_.find(socket); it != sockets_.end()) it->second.carried += bytes;
+  return sockets_.contains(socket) ? socket : CURL_SOCKET_BAD;
+}
+
+void Connections::carried(CURL* easy, uint64_t bytes) {
+  if (auto it = sockets_.find(socket_of(easy)); it != sockets_.end()) it->second.carried += bytes;
+}
+
+bool Connections::has_unread(CURL* easy) const {
+  const curl_socket_t socket = socket_of(easy);
+  int bytes = 0;
+  return socket != CURL_SOCKET_BAD && ::ioctl(socket, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 bool Connections::are_young() const {

@@ -20,6 +20,8 @@ class Connections {
   void watch(CURL* easy);
   // The handle, still attached to its connection, has brought so many bytes of a body.
   void carried(CURL* easy, uint64_t bytes);
+  // Whether bytes have come on the handle's connection that nobody has read yet: then this side is late, not the wire.
+  bool has_unread(CURL* easy) const;
 
   size_t open() const { return sockets_.size(); }
   // Whether most of them have not carried enough yet to be out of slow start's first steps.
@@ -39,6 +41,8 @@ class Connections {
     uint32_t segments = 0, out_of_order = 0;  // that have come, of TCP; at the last measurement
   };
 
+  // CURL_SOCKET_BAD: it has none, or not one of TCP.
+  curl_socket_t socket_of(CURL* easy) const;
   static curl_socket_t on_open(void* connections, curlsocktype purpose, curl_sockaddr* address);
   static int on_close(void* connections, curl_socket_t socket);
 

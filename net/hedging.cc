@@ -6,6 +6,10 @@
 namespace wormhole {
 namespace {
 
+// What is late by less may be late because this machine or the server had another process to run for a few time slices;
+// asking again then brings the same bytes twice.
+constexpr Duration kLeastPatience = std::chrono::milliseconds(25);
+
 constexpr size_t kEnough = 20;            // fewer say nothing about the slowest twentieth
 constexpr uint64_t kShare = 20;           // one byte in twenty
 constexpr uint64_t kAllowance = 1 << 20;  // so that the first slow request after a start may be asked again
@@ -29,7 +33,7 @@ std::optional<Duration> Hedging::patience(uint64_t size) const {
   const auto end = sorted.begin() + static_cast<std::ptrdiff_t>(std::min(c.count, sorted.size()));
   const auto p95 = sorted.begin() + (end - sorted.begin()) * 95 / 100;
   std::nth_element(sorted.begin(), p95, end);
-  return *p95;
+  return std::max(*p95, kLeastPatience);
 }
 
 bool Hedging::spend(uint64_t bytes) {

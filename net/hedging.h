@@ -18,7 +18,7 @@ class Hedging {
  public:
   // A request of `size` bytes has taken so long, from its start to its last byte, without being asked twice.
   void completed(uint64_t size, Duration took);
-  // Nothing as long as too little is known of this size.
+  // 25 ms or more. Nothing as long as too little is known of this size.
   std::optional<Duration> patience(uint64_t size) const;
 
   void fetched(uint64_t bytes) { fetched_ += bytes; }

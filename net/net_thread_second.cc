@@ -32,6 +32,7 @@ bool NetThread::start_wanted(TimePoint now) {
       const ByteRange range = t->range_for(w, connections_.are_young());
       Server* server = range.empty() || will_bring_soon(*t, range.begin, now) ? nullptr : server_for(*t, true);
       if (server == nullptr) continue;
+      log::debug("wanted before its turn: url={} range={}-{}", t->url(), range.begin, range.end);
       start_attempt(*t, *server, range).second = true;
       started_any = true;
     }
@@ -74,6 +75,8 @@ void NetThread::help_slow(TimePoint now) {
   if (!lane(Lane::kDemand).empty()) return;
   for (auto& t : active_) {
     if (!t->body || !t->is_demand() || t->attempts.size() != 1 || t->complete()) continue;
+    // On a busy machine what is late has often come: asked for again, all of it would come twice.
+    if (connections_.has_unread(t->attempts.front()->easy)) continue;
     if (options_.hedge && hedge(*t, now)) continue;
     share(*t, now);
   }
@@ -133,6 +136,8 @@ bool NetThread::share(Transfer& t, TimePoint now) {
   const uint64_t middle = first.position + rest / 2;
   const ByteRange rear{middle, first.limit};
   first.limit = middle;
+  log::debug("shared with another connection: url={} range={}-{} after_ms={}", t.url(), rear.begin, rear.end,
+             milliseconds_of(now - first.started));
   start_attempt(t, *server, rear).second = true;
   return true;
 }

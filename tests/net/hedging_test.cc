@@ -42,9 +42,15 @@ TEST(HedgingTest, SizesAreJudgedApart) {
 TEST(HedgingTest, EverySizeHasAClass) {
   Hedging h;
   for (const uint64_t size : {uint64_t{1}, uint64_t{4096}, uint64_t{1} << 40}) {
-    for (int i = 0; i < 40; ++i) h.completed(size, 5ms);
-    EXPECT_EQ(*h.patience(size), 5ms);
+    for (int i = 0; i < 40; ++i) h.completed(size, 75ms);
+    EXPECT_EQ(*h.patience(size), 75ms);
   }
+}
+
+TEST(HedgingTest, WhatIsLateByAFewTimeSlicesIsNotAskedForAgain) {
+  Hedging h;
+  for (int i = 0; i < 40; ++i) h.completed(65536, 2ms);
+  EXPECT_EQ(*h.patience(65536), 25ms);
 }
 
 TEST(HedgingTest, TheOldIsForgotten) {
