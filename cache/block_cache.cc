@@ -124,7 +124,10 @@ void BlockCache::trim_idle() {
       ++it;
       continue;
     }
-    if (o.busy > 0) {  // finish_use() comes back here
+    trust_synced(o);
+    // finish_use() comes back here. What is not synced would be taken for what the index knows when it is opened again;
+    // the index holds the file until then anyway.
+    if (o.busy > 0 || (!o.dropped && !o.unsynced.empty())) {
       ++it;
       continue;
     }
@@ -187,6 +190,8 @@ CompleteFileRef BlockCache::complete_file(Ino ino) {
   doubt_after_failure();
   Object& o = object(ino);
   if (o.complete || o.dropped || o.size == 0 || options_.verify == VerifyMode::kAlways) return o.complete;
+  trust_synced(o);
+  if (!o.unsynced.empty()) return nullptr;
   if (!o.trusted) {
     const bool from_index = trust_index_ && o.recorded;
     o.trusted = from_index ? index_.blocks_present(ino) : 0;
@@ -291,7 +296,8 @@ void BlockCache::lose_file(Object& o) {
     log::warn("the cache has lost a file, it is fetched again: ino={} path={}", o.ino, file_path(o.ino));
     index_.forget_blocks(o.ino);
   }
-  for (auto& [number, r] : o.regions) r.record.present = r.trusted = 0;
+  for (auto& [number, r] : o.regions) r.record.present = r.trusted = r.unsynced = 0;
+  o.unsynced.clear();
   if (o.trusted) o.trusted = 0;
 }
 
@@ -316,8 +322,9 @@ std::shared_ptr<FileDescriptor> BlockCache::direct_for_store(Object& o, ByteRang
   return direct_file(o);
 }
 
-std::shared_ptr<FileDescriptor> BlockCache::direct_for_read(Object& o, ByteRange range) {
-  if (goes_on(o, range) || !direct_works_ || in_page_cache(o, range)) return nullptr;
+// `wanted` by the reader, of `range`.
+std::shared_ptr<FileDescriptor> BlockCache::direct_for_read(Object& o, ByteRange wanted, ByteRange range) {
+  if (goes_on(o, wanted) || !direct_works_ || in_page_cache(o, range)) return nullptr;
   return direct_file(o);
 }
 
@@ -364,6 +371,7 @@ void BlockCache::hide_block(Object& o, BlockIndex block) {
   if (o.trusted && (r.trusted & bit) != 0) --*o.trusted;
   r.record.present &= ~bit;
   r.trusted &= ~bit;
+  r.unsynced &= ~bit;
 }
 
 void BlockCache::set_trusted(Object& o, Region& r, unsigned i) {
@@ -372,21 +380,57 @@ void BlockCache::set_trusted(Object& o, Region& r, unsigned i) {
   r.trusted |= bit;
 }
 
-void BlockCache::set_present(Object& o, BlockIndex block, uint64_t checksum) {
-  Region& r = region(o, block / kBlocksPerRegion);
+void BlockCache::set_present(Object& o, BlockIndex block, uint64_t checksum, Ticket ticket) {
+  const uint64_t number = block / kBlocksPerRegion;
+  Region& r = region(o, number);
   const unsigned i = block % kBlocksPerRegion;
-  r.record.present |= uint64_t{1} << i;
+  const uint64_t bit = uint64_t{1} << i;
+  if (o.trusted && (r.trusted & bit) != 0) --*o.trusted;
+  if (r.unsynced == 0) o.unsynced.push_back(number);
+  r.record.present |= bit;
   r.record.checksum[i] = checksum;
-  set_trusted(o, r, i);
+  r.trusted &= ~bit;
+  r.unsynced |= bit;
+  r.ticket = ticket;
 }
 
-// A sync that failed may have cost pages that were counted as stored, and the kernel does not say which. From here on
-// every block is checked again at its next read.
+void BlockCache::trust_synced(Object& o) {
+  if (o.unsynced.empty()) return;
+  const Ticket synced = synced_->load(std::memory_order_acquire);
+  doubt_after_failure();  // in this order: a batch that failed is counted before a later one tells its tickets
+  std::erase_if(o.unsynced, [&](uint64_t number) {
+    const auto it = o.regions.find(number);
+    if (it == o.regions.end()) return true;
+    Region& r = it->second;
+    if (r.ticket > synced) return false;
+    for (unsigned i = 0; i < kBlocksPerRegion; ++i) {
+      if (((r.unsynced >> i) & 1) != 0) set_trusted(o, r, i);
+    }
+    r.unsynced = 0;
+    return true;
+  });
+}
+
+// The disk has not taken them, or nobody knows. Their pages may be in the page cache still: that they are right says
+// nothing about later.
+void BlockCache::forget_unsynced(Object& o) {
+  for (const uint64_t number : std::exchange(o.unsynced, {})) {
+    const auto it = o.regions.find(number);
+    if (it == o.regions.end()) continue;
+    for (unsigned i = 0; i < kBlocksPerRegion; ++i) {
+      if (((it->second.unsynced >> i) & 1) != 0) forget_block(o, number * kBlocksPerRegion + i);
+    }
+  }
+}
+
+// A sync that failed may have cost pages that were counted as stored, and the kernel does not say which. What was not
+// synced is not there any more, and every other block is checked again at its next read.
 void BlockCache::doubt_after_failure() {
   if (index_.failures() == failures_seen_) return;
   failures_seen_ = index_.failures();
   if (options_.verify != VerifyMode::kOff) trust_index_ = false;
   for (auto& [ino, o] : objects_) {
+    forget_unsynced(o);
     for (auto& [number, region] : o.regions) region.trusted = 0;
     if (options_.verify == VerifyMode::kOff) continue;
     revoke(o);
@@ -568,7 +612,9 @@ bool BlockCache::all_trusted(Object& o, ByteRange range) {
 
 void BlockCache::read(Ino ino, ByteRange range, ReadDone done) {
   doubt_after_failure();
-  const bool trusted = all_trusted(object(ino), range);
+  Object& o = object(ino);
+  trust_synced(o);
+  const bool trusted = all_trusted(o, range);
   start(ino, range, trusted ? Purpose::kRead : Purpose::kReadAndCheck, std::move(done));
 }
 
@@ -588,7 +634,7 @@ void BlockCache::start(Ino ino, ByteRange range, Purpose purpose, ReadDone done)
   read->range = read->check ? align_to_blocks(range, o.size) : range;
   read->file = *f;
   // What is only to be checked shall not push out what is read.
-  read->direct = purpose != Purpose::kCheck ? direct_for_read(o, read->range)
+  read->direct = purpose != Purpose::kCheck ? direct_for_read(o, range, read->range)
                  : direct_works_            ? direct_file(o)
                                             : nullptr;
   if (read->direct) read->range.begin -= read->range.begin % kDirectAlignment;
@@ -651,7 +697,7 @@ bool BlockCache::verify(Object& o, const Read& read) {
     }
     const ByteRange bytes = block_range(b, o.size);
     if (block_checksum(read.buffer->data() + (bytes.begin - read.range.begin), bytes.size()) == r.record.checksum[i]) {
-      set_trusted(o, r, i);
+      if (((r.unsynced >> i) & 1) == 0) set_trusted(o, r, i);
       continue;
     }
     good = false;
@@ -705,7 +751,7 @@ void BlockCache::trust_index(uint64_t failures) {
   if (options_.verify != VerifyMode::kAuto || index_.failures() != failures) return;
   trust_index_ = true;
   for (auto& [ino, o] : objects_) {
-    for (auto& [number, r] : o.regions) r.trusted = r.record.present;
+    for (auto& [number, r] : o.regions) r.trusted = r.record.present & ~r.unsynced;
     o.trusted.reset();
   }
 }
@@ -784,12 +830,16 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
   // A short write is as good as none: a disk that is full or broken.
   const bool ok = result == static_cast<int64_t>(store->range.size());
   if (ok) {
+    const Ticket ticket = ++last_ticket_;
     for (size_t i = 0; i < store->blocks.checksums.size(); ++i) {
-      set_present(obj, store->blocks.first + i, store->blocks.checksums[i]);
+      set_present(obj, store->blocks.first + i, store->blocks.checksums[i], ticket);
     }
     metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
     index_.put_blocks(std::move(store->blocks),
-                      [&space = space_, n = in_pages(store->range.size())](bool) { space.give_back(n); });
+                      [&space = space_, n = in_pages(store->range.size()), synced = synced_, ticket](bool committed) {
+                        if (committed) synced->store(ticket, std::memory_order_release);
+                        space.give_back(n);
+                      });
   } else {
     punch_absent(obj, store->range);
     space_.give_back(in_pages(store->range.size()));

@@ -4,10 +4,11 @@
 // itself; but those of no more than one block share a file, the pack (cache/pack.h). Presence and checksums come from
 // the index, region by region, when they are first asked for, and are kept while the object is in use.
 //
-// A block is *trusted* when it was stored by this process, was checked by it, or the last daemon ended cleanly
-// (VerifyMode::kAuto). An untrusted block is read whole and checked at its first touch; a wrong one is forgotten and
-// reported as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the
-// network.
+// A block is *trusted* when it was stored by this process and has been synced, was checked by it, or the last daemon
+// ended cleanly (VerifyMode::kAuto). Until the sync has succeeded a block may vanish behind our back (the kernel writes
+// its pages, the disk refuses them, and it is a hole), so it is checked at every read, and forgotten when the sync
+// fails. Any other untrusted block is read whole and checked at its first touch; a wrong one is forgotten and reported
+// as kCorrupt: the caller fetches it again. No error of this class may fail a read: the caller has the network.
 //
 // Blocks that are read here and there, and that the page cache does not hold, are read past it: nothing is copied, and
 // the page cache of the mount is the only one that keeps them. What is read in order goes through the page cache, for
@@ -18,6 +19,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <list>
 #include <map>
@@ -125,11 +127,15 @@ class BlockCache {
   void drop(Ino ino);
 
  private:
+  // Of a store: counted in the order in which the index gets them.
+  using Ticket = uint64_t;
   struct Region {
     // Its place in the pack is the index's while the block is on record, else ours: to be used again, or released.
     RegionRecord record;
-    uint64_t trusted = 0;  // of those that are present
-    int busy = 0;          // reads and stores under way: its blocks may not go
+    uint64_t trusted = 0;   // of those that are present
+    uint64_t unsynced = 0;  // of those that are present; the youngest of them has this ticket
+    Ticket ticket = 0;
+    int busy = 0;  // reads and stores under way: its blocks may not go
   };
   struct Object {
     Ino ino = 0;
@@ -147,6 +153,7 @@ class BlockCache {
     uint32_t warm_reads = 0;  // since a read was not in the page cache
     std::unordered_map<uint64_t, Region> regions;
     std::optional<uint64_t> trusted;       // blocks, of all regions; counted when it is first asked for
+    std::vector<uint64_t> unsynced;        // regions that have such blocks
     CompleteFileRef complete;              // while all of them are
     std::vector<CompleteFileRef> revoked;  // that somebody may still be inside of: nothing may go
     std::list<Ino>::iterator idle;         // valid while opens == 0
@@ -165,7 +172,7 @@ class BlockCache {
   void lose_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_file(Object& object);
   std::shared_ptr<FileDescriptor> direct_for_store(Object& object, ByteRange range);
-  std::shared_ptr<FileDescriptor> direct_for_read(Object& object, ByteRange range);
+  std::shared_ptr<FileDescriptor> direct_for_read(Object& object, ByteRange wanted, ByteRange range);
   std::string file_path(Ino ino) const;
   bool may_store(ByteRange range, Ino ino);
   void count_busy(Object& object, ByteRange range, int by);
@@ -178,7 +185,9 @@ class BlockCache {
   uint64_t known(Ino ino, uint64_t region);
   void free_file(Ino ino);
   void free_regions(const std::vector<RegionKey>& regions);
-  void set_present(Object& object, BlockIndex block, uint64_t checksum);
+  void set_present(Object& object, BlockIndex block, uint64_t checksum, Ticket ticket);
+  void trust_synced(Object& object);
+  void forget_unsynced(Object& object);
   void set_trusted(Object& object, Region& region, unsigned i);
   void revoke(Object& object);
   static bool is_read_inside(Object& object);
@@ -209,6 +218,10 @@ class BlockCache {
   BufferPool& buffers_;
   Metrics& metrics_;
   bool trust_index_;
+  Ticket last_ticket_ = 0;
+  // Up to which all stores are on disk, unless the index has failed since. The index thread writes it, and may outlive
+  // the cache.
+  const std::shared_ptr<std::atomic<Ticket>> synced_ = std::make_shared<std::atomic<Ticket>>(0);
   uint64_t failures_seen_ = 0;  // of the index
   const size_t max_idle_;
   std::unordered_map<Ino, Object> objects_;

@@ -351,7 +351,7 @@ void BlockReader::read_cached(const ReadRef& read, ByteRange range) {
 void BlockReader::read_cached_done(const ReadRef& read, size_t piece, Result<BlockCache::ReadResult> result) {
   if (!read->reply) return;  // answered already, with an error
   if (result) {
-    publish_if_complete(*read->object);  // it may have been the last block in doubt
+    publish_if_complete(*read->object);  // the last block may have been stored or checked meanwhile
     return piece_ready(read, piece, std::move(result->bytes), result->skip, false);
   }
   // The cache has forgotten the bad blocks. The whole read starts over and finds them missing. Each failure costs the
@@ -593,7 +593,6 @@ void BlockReader::part_complete(Part& part) {
 void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
   auto object = objects_.find(ino);
   if (object == objects_.end()) return;
-  publish_if_complete(*object->second);
   auto it = object->second->parts.find(begin);
   if (it == object->second->parts.end() || it->second->id != id) return;
   Part& part = *it->second;

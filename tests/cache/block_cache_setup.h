@@ -121,9 +121,12 @@ class BlockCacheTest : public ::testing::Test {
   bool has(BlockIndex block, Ino ino = kFile) {
     return on_loop([&] { return cache_->has(ino, block); });
   }
-  bool complete(Ino ino = kFile) {
-    return on_loop([&] { return cache_->complete_file(ino) != nullptr; });
+  // What is stored is complete once it is synced.
+  CompleteFileRef complete_file(Ino ino = kFile) {
+    index_->flush();
+    return on_loop([&] { return cache_->complete_file(ino); });
   }
+  bool complete(Ino ino = kFile) { return complete_file(ino) != nullptr; }
   void drop(Ino ino = kFile) {
     on_loop([&] { cache_->drop(ino); });
   }

@@ -1,5 +1,8 @@
 #include "cache/block_cache.h"
 
+#include <future>
+
+#include "base/punch_hole.h"
 #include "cache/leftovers.h"
 #include "cache/scrubber.h"
 #include "tests/cache/block_cache_setup.h"
@@ -129,7 +132,7 @@ TEST_F(BlockCacheTest, AFileThatWasCutIsNotComplete) {
 TEST_F(BlockCacheTest, AnObjectThatIsDroppedIsReadByNobodyAnyMore) {
   open();
   ASSERT_TRUE(store(0, block_count(kSize)));
-  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  const CompleteFileRef file = complete_file(kFile);
   ASSERT_TRUE(file->enter());
   drop();
   EXPECT_FALSE(file->enter());
@@ -160,6 +163,67 @@ TEST_F(BlockCacheTest, BlocksThatWereHoledStaySparse) {
   ASSERT_EQ(::stat(file_of().c_str(), &s), 0);
   EXPECT_EQ(s.st_size, static_cast<off_t>(1000 * kBlockSize));
   EXPECT_LT(s.st_blocks * 512, static_cast<off_t>(10 * kBlockSize));
+}
+
+// Keeps the index thread from its next batch while it exists.
+class HeldIndex {
+ public:
+  explicit HeldIndex(Index& index) {
+    index.put_blocks({kFile + 1, std::make_shared<FileDescriptor>(::open("/", O_RDONLY | O_CLOEXEC)), 0, {0}, 1},
+                     [this](bool) {
+                       entered_.set_value();
+                       leave_.get_future().wait();
+                       left_.set_value();
+                     });
+    entered_.get_future().wait();
+  }
+  ~HeldIndex() {
+    leave_.set_value();
+    left_.get_future().wait();
+  }
+
+ private:
+  std::promise<void> entered_, leave_, left_;
+};
+
+TEST_F(BlockCacheTest, WhatIsNotSyncedYetIsCheckedAtEveryRead) {
+  open();
+  const HeldIndex held(*index_);
+  ASSERT_TRUE(store(0, 2));
+  ASSERT_THAT(read_block(1), Succeeds());
+  // The kernel writes the pages, the disk refuses them, and where they were is a hole.
+  const FileDescriptor fd(::open(file_of().c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(punch_hole(fd.get(), block_range(1, kSize)));
+  EXPECT_THAT(read_block(1), FailsWith(ErrorCode::kCorrupt));
+  EXPECT_FALSE(has(1));
+  EXPECT_THAT(read_block(0), Succeeds());
+}
+
+TEST_F(BlockCacheTest, WhatIsNotSyncedYetIsNotComplete) {
+  open();
+  {
+    const HeldIndex held(*index_);
+    ASSERT_TRUE(store(0, block_count(kSize)));
+    EXPECT_FALSE(on_loop([&] { return cache_->complete_file(kFile); }));
+  }
+  EXPECT_TRUE(complete());
+}
+
+TEST_F(BlockCacheTest, WhatTheDiskDoesNotTakeIsNotThereAnyMore) {
+  open();
+  ASSERT_TRUE(store(0));
+  index_->flush();
+  ASSERT_THAT(read_block(0), Succeeds());
+  {
+    const HeldIndex held(*index_);
+    ASSERT_TRUE(store(1));
+    // In one batch with what cannot be synced.
+    index_->put_blocks({kFile + 1, std::make_shared<FileDescriptor>(::open("/dev/null", O_WRONLY)), 0, {0}, 1}, {});
+  }
+  index_->flush();
+  EXPECT_THAT(read_block(0), Succeeds());
+  EXPECT_TRUE(has(0));
+  EXPECT_FALSE(has(1));
 }
 
 // --- the page cache ------------------------------------------------------------------------------------------------
@@ -596,7 +660,7 @@ TEST_F(EvictionTest, TheFileOfAnObjectGoesWithItsLastRegion) {
 TEST_F(EvictionTest, WhatTheKernelServesStays) {
   open(kFile, kRegionSize);
   store_region(0, kFile, kRegionSize);
-  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  const CompleteFileRef file = complete_file(kFile);
   ASSERT_TRUE(file->enter());
   evict({kFile, 0});
   EXPECT_TRUE(has_region(0));
@@ -611,7 +675,7 @@ TEST_F(EvictionTest, WhatTheKernelServesStays) {
 TEST_F(EvictionTest, WhoIsInsideOfAFileThatIsRevokedKeepsItsBytes) {
   open(kFile, kRegionSize);
   store_region(0, kFile, kRegionSize);
-  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  const CompleteFileRef file = complete_file(kFile);
   ASSERT_TRUE(file->enter());
   disk_->order_read(1, {.error = EIO});
   EXPECT_FALSE(read({0, kBlockSize}).has_value());
@@ -723,7 +787,7 @@ TEST_F(EvictionTest, WhatIsAskedToGoAndMustStaySaysWhy) {
   }
   open(kFile, kLarge);
   store_region(0);
-  const CompleteFileRef served = on_loop([&] { return cache_->complete_file(kServed); });
+  const CompleteFileRef served = complete_file(kServed);
   ASSERT_TRUE(served->enter());
   index_->pin({kPinned});
   disk_->hold_reads(true);
@@ -835,7 +899,7 @@ TEST_F(ScrubberTest, FindsWhatHasRottedInAFileThatIsReadByOthers) {
   open();
   ASSERT_TRUE(store(0, block_count(kSize)));
   index_->flush();
-  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(kFile); });
+  const CompleteFileRef file = complete_file(kFile);
   ASSERT_TRUE(file);
   flip_byte(4 * kBlockSize + 5);
   scrub();

@@ -68,7 +68,7 @@ TEST_F(PackTest, ACompleteObjectIsAPartOfAFile) {
   ASSERT_TRUE(keep(2));
   open(3, kSmall);
   ASSERT_TRUE(store(0, 1, 3, kSmall));
-  const CompleteFileRef file = on_loop([&] { return cache_->complete_file(3); });
+  const CompleteFileRef file = complete_file(3);
   ASSERT_NE(file, nullptr);
   EXPECT_FALSE(file->is_whole_file());
   EXPECT_EQ(file->offset(), place(3));

@@ -626,7 +626,7 @@ TEST_F(ReadaheadingTest, AWholeFileIsReadInSequenceWithEveryByteFetchedOnce) {
     settle();
     ASSERT_TRUE(is_right(a)) << at;
   }
-  EXPECT_TRUE(setup_.cache->complete_file(kFile));
+  EXPECT_TRUE(setup_.complete(kFile));
   EXPECT_EQ(setup_.metrics.blocks_stored, block_count(kSize));
 }
 
@@ -735,7 +735,7 @@ TEST_F(GuessingTest, WhoGoesOnHasTheRestFetchedInTheIdleLane) {
   EXPECT_LE(guesses().size(), 16u + 8u);
   complete_all_fetches();
   settle();
-  EXPECT_TRUE(setup_.cache->complete_file(kFile));
+  EXPECT_TRUE(setup_.complete(kFile));
 }
 
 TEST_F(GuessingTest, OfAGuessThatIsReadTheReadersBytesComeFirst) {
@@ -807,7 +807,7 @@ TEST_F(LittleMemoryTest, WhatWasNotReadAheadForWantOfMemoryIsReadAheadLater) {
     ASSERT_TRUE(is_right(a)) << at;
     EXPECT_LE(setup_.buffers.outstanding(), setup_.buffers.budget());
   }
-  EXPECT_TRUE(setup_.cache->complete_file(kFile));
+  EXPECT_TRUE(setup_.complete(kFile));
 }
 
 TEST_F(LittleMemoryTest, PartsThatWaitForAReaderKeepAQuarterOfTheMemoryAtMost) {
@@ -1044,7 +1044,7 @@ TEST_F(WholeBodyTest, AServerWithoutRangesIsReadWholeAndInOrder) {
   chunk();
   EXPECT_TRUE(is_right(late));
   rest_of_the_stream();
-  EXPECT_TRUE(setup_.cache->complete_file(kFile));
+  EXPECT_TRUE(setup_.complete(kFile));
 }
 
 TEST_F(WholeBodyTest, AllReadersWaitForTheSameBody) {
@@ -1088,7 +1088,7 @@ TEST_F(WholeBodyTest, ABodyThatFailsIsTheErrorOfWhoWaitsAndTheNextReadBeginsAnot
   const AnswerRef b = read(2 * kMiB, 10);
   rest_of_the_stream();
   EXPECT_TRUE(is_right(b));
-  EXPECT_TRUE(setup_.cache->complete_file(kFile));
+  EXPECT_TRUE(setup_.complete(kFile));
 }
 
 TEST_F(WholeBodyTest, AChunkOfWhichABlockIsThereIsStoredWhereItIsMissing) {

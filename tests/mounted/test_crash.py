@@ -170,13 +170,13 @@ def file_system(work) -> Iterator[Callable[[str, int], Path]]:
         pytest.skip("only root can mount")
     mounts: list[Path] = []
 
-    def make(kind: str, size: int) -> Path:
+    def make(kind: str, size: int, image_in: Path = work) -> Path:
         directory = work / f"{kind}-{len(mounts)}"
         directory.mkdir()
         if kind == "tmpfs":
             command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory]
         else:
-            image = work / f"image-{len(mounts)}"
+            image = image_in / "image"
             with open(image, "wb") as file:
                 file.truncate(size)
             mkfs = shutil.which("mkfs.ext4", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
@@ -191,7 +191,7 @@ def file_system(work) -> Iterator[Callable[[str, int], Path]]:
         return directory
 
     yield make
-    for directory in mounts:
+    for directory in reversed(mounts):
         subprocess.run(["umount", "-l", str(directory)], capture_output=True)
 
 
@@ -234,6 +234,23 @@ def test_a_disk_that_others_fill_meanwhile(filled, mount, contents, file_system,
     mounted.up()
     all_is_right(mounted, contents)
     mounted.down()
+
+
+# --- disks that fail ---
+
+
+def test_a_disk_that_refuses_what_it_had_room_for(filled, mount, contents, file_system):
+    """Its device fails, not the file system: ext4 behind a loop device whose image lies on a tmpfs that is too small for
+    it. What the kernel writes behind everybody's back is lost, and the journal ends in the middle."""
+    below = file_system("tmpfs", 48 * MIB)
+    disk = file_system("ext4", 256 * MIB, below)
+    mounted = mount(filled.url, cache=disk / "cache", min_free="0%")
+    readers = Readers(mounted, contents, 2)
+    wait_until(lambda: mounted.status()["store_errors"] > 0, 30)
+    time.sleep(2)
+    readers.join()
+    all_is_right(mounted, contents)
+    assert is_alive(mounted.pid)
 
 
 # --- damage while nobody looks ---

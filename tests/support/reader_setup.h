@@ -60,6 +60,11 @@ class ReaderSetup {
   }
   BlockCache& cache_of(Ino ino) { return *caches[ino % engines]; }
   BlockReader& reader_of(Ino ino) { return *readers[ino % engines]; }
+  // Whether the kernel may serve the file, once what is stored is synced.
+  bool complete(Ino ino) {
+    index->flush();
+    return cache_of(ino).complete_file(ino) != nullptr;
+  }
   // What the engines have to say to each other.
   void deliver_messages() {
     for (auto& message : std::exchange(messages, {})) message();
