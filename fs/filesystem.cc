@@ -22,7 +22,8 @@ Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& 
       clock_(clock),
       started_(clock.unix_seconds()),
       root_ino_(catalog.root()->ino),
-      inodes_(catalog.root()) {}
+      inodes_(catalog.root()),
+      disk_turns_(options.disk_waiters) {}
 
 Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
   Attributes a{};

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "fs/catalog.h"
+#include "fs/disk_turns.h"
 #include "fs/engines.h"
 #include "fs/inode_table.h"
 #include "fs/kernel_listings.h"
@@ -29,6 +30,7 @@ struct FilesystemOptions {
   uid_t uid = 0;
   gid_t gid = 0;
   mode_t umask = 022;
+  int disk_waiters = 0;  // so many of the threads that take requests may wait for the disk
 };
 
 // An open directory: the snapshot that its readers walk through, whatever happens to the directory meanwhile.
@@ -73,6 +75,7 @@ class Filesystem {
   void was_read(const OpenFile& file, ByteRange range);
   void is_passed_through(const OpenFile& file);
   Passthrough& passthrough() { return passthrough_; }
+  DiskTurns& disk_turns() { return disk_turns_; }
 
   void opendir(Ino ino, DirectoryReply reply);
   // What the `index`-th entry looks like; index 0 and 1 are "." and "..". With `plus` the entry counts as looked up, if
@@ -106,6 +109,7 @@ class Filesystem {
   KernelListings kernel_listings_;
   OpenFiles open_files_;
   Passthrough passthrough_;
+  DiskTurns disk_turns_;
 
  public:
   // The node behind an inode number; null when it is not known. For distrust() and status.

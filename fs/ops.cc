@@ -168,18 +168,27 @@ std::span<std::byte> place_for_answer(size_t size) {
   return {buffer.get(), capacity};
 }
 
+// Of a reader here and there; a larger one is the kernel's read-ahead, which is faster with many under way.
+constexpr uint64_t kWorthWaitingFor = 64 * 1024;
+
 // Answers from the cache's file, if all of `range` is in the page cache: then no thread need be woken for it. What has
-// to come from the disk is the engine's, which has many such reads under way with one thread.
+// to come from the disk this thread waits for itself while enough others are free; the rest is the engine's, which has
+// many such reads under way with one thread. (The read that does not wait has made the kernel begin with it.)
 // `fs` counts the read before the reply: with it the reader may close the file, and then `file` is gone.
-bool reply_from_page_cache(fuse_req_t req, Filesystem& fs, const OpenFile& file, ByteRange range) {
+bool reply_from_cache_file(fuse_req_t req, Filesystem& fs, const OpenFile& file, ByteRange range) {
   const CompleteFile* const complete = file.complete();
   if (complete == nullptr) return false;
   if (range.begin >= complete->size()) return ::fuse_reply_buf(req, nullptr, 0), true;
   range.end = std::min(range.end, complete->size());
   if (!complete->enter()) return false;
   iovec into{place_for_answer(range.size()).data(), range.size()};
-  const ssize_t n =
-      ::preadv2(complete->fd(), &into, 1, static_cast<off_t>(complete->offset() + range.begin), RWF_NOWAIT);
+  const auto offset = static_cast<off_t>(complete->offset() + range.begin);
+  ssize_t n = ::preadv2(complete->fd(), &into, 1, offset, RWF_NOWAIT);
+  // A thread of a ring has its processor's other requests behind it.
+  const bool may_wait = range.size() <= kWorthWaitingFor && UringTransport::payload().empty();
+  if (n != static_cast<ssize_t>(range.size()) && may_wait) {
+    if (const DiskTurns::Turn turn(fs.disk_turns()); turn) n = ::preadv2(complete->fd(), &into, 1, offset, 0);
+  }
   complete->leave();
   if (n != static_cast<ssize_t>(range.size())) return false;
   fs.was_read(file, range);
@@ -214,7 +223,7 @@ void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_in
   Filesystem& fs = filesystem(req);
   OpenFile& file = *file_of(fi);
   const auto range = ByteRange::of(static_cast<uint64_t>(offset), size);
-  if (reply_from_page_cache(req, fs, file, range)) return;
+  if (reply_from_cache_file(req, fs, file, range)) return;
   fs.read(file, range, [request = Request(req)](Result<std::span<const iovec>> bytes) mutable {
     if (!bytes) return request.fail(bytes.error());
     if (const fuse_req_t r = request.take()) ::fuse_reply_iov(r, bytes->data(), static_cast<int>(bytes->size()));
