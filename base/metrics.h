@@ -31,6 +31,7 @@ struct Metrics {
   // The cache.
   Counter blocks_stored{0};
   Counter blocks_corrupt{0};
+  Counter blocks_refused{0};  // that came from a server and do not match the manifest
   Counter store_errors{0};
   Counter stores_without_room{0};
   Counter bytes_evicted{0};

@@ -67,8 +67,9 @@ struct BlockReader::Object {
   Ino ino = 0;
   uint64_t size = 0;
   std::string url;
-  OpenFileRef file;     // what its handles share; null in tests
-  Validator validator;  // empty until the first response, if the index does not know it
+  OpenFileRef file;                        // what its handles share; null in tests
+  std::shared_ptr<const Content> content;  // null: not known
+  Validator validator;                     // empty until the first response, if the index does not know it
   bool recorded = false;
   bool stale = false;
   int opens = 0;
@@ -158,13 +159,15 @@ BlockReader::~BlockReader() = default;
 
 // --- objects -------------------------------------------------------------------------------------------------------
 
-void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file) {
+void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file,
+                       std::shared_ptr<const Content> content) {
   auto& slot = objects_[ino];
   if (slot == nullptr) {
     slot = std::make_unique<Object>(options_.readahead);
     slot->ino = ino;
     slot->size = size;
     slot->url = std::move(url);
+    slot->content = std::move(content);
     if (auto record = index_.object(ino); record && record->size == size) {
       slot->validator = std::move(record->validator);
       slot->recorded = true;
@@ -555,6 +558,7 @@ BlockReader::Part& BlockReader::start_part(Object& o, ByteRange range, Lane lane
   request.buffer = p.buffer;
   request.patience = patience;
   request.sink = sink_;
+  request.content = o.content;
   fetcher_.fetch(std::move(request));
   return p;
 }
@@ -857,6 +861,7 @@ void BlockReader::start_stream(Object& o) {
   request.patience = options_.patience;
   request.whole_body = true;
   request.sink = sink_;
+  request.content = o.content;
   fetcher_.fetch(std::move(request));
 }
 

@@ -51,7 +51,7 @@ struct BlockReaderOptions {
   ReadaheadOptions readahead;
 };
 
-class BlockReader {
+class BlockReader final : public FetchSink {
  public:
   // Called when the server has another version of `ino` than the one that is open; on the engine thread.
   using OnStale = std::function<void(Ino ino)>;
@@ -64,10 +64,12 @@ class BlockReader {
   BlockReader(BlockReaderOptions options, BlockCache& cache, Index& index, Fetcher& fetcher, BufferPool& buffers,
               Metrics& metrics, const Clock& clock, AllReaders& all, std::shared_ptr<FetchSink> sink, OnStale on_stale,
               AskOthers ask_others);
-  ~BlockReader();
+  ~BlockReader() override;
 
   // Opens and closes are counted. `file` (may be null) is told when all of it is in the cache, at once if it is so now.
-  void open(Ino ino, uint64_t size, std::string url, OpenFileRef file = nullptr);
+  // `content` (may be null): what the bytes must be; it goes out with every fetch.
+  void open(Ino ino, uint64_t size, std::string url, OpenFileRef file = nullptr,
+            std::shared_ptr<const Content> content = nullptr);
   void close(Ino ino);
 
   // Answers `reply`, perhaps later, with the bytes of `range` (cut at the end of the file), or with
@@ -85,11 +87,11 @@ class BlockReader {
   void give_back(uint64_t bytes);
 
   // The fetcher's events, as in FetchSink.
-  void fetch_head(FetchId id, ObjectHead head);
-  void fetch_progress(FetchId id, uint64_t arrived);
-  void fetch_behind(FetchId id, ByteRange there);
-  void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes);
-  void fetch_done(FetchId id, Status status);
+  void fetch_head(FetchId id, ObjectHead head) override;
+  void fetch_progress(FetchId id, uint64_t arrived) override;
+  void fetch_behind(FetchId id, ByteRange there) override;
+  void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override;
+  void fetch_done(FetchId id, Status status) override;
 
   // Deadlines of readers that wait for a whole body; files that nobody reads give their memory back. About once a
   // second.

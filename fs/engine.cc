@@ -22,21 +22,22 @@ class Engine::Sink final : public FetchSink {
 
   void fetch_head(FetchId id, ObjectHead head) override {
     auto shared = std::make_unique<ObjectHead>(std::move(head));
-    engine_.loop_->post([&e = engine_, id, h = std::move(shared)] { e.reader_->fetch_head(id, std::move(*h)); });
+    engine_.loop_->post([&e = engine_, id, h = std::move(shared)] { e.verified_->fetch_head(id, std::move(*h)); });
   }
   void fetch_progress(FetchId id, uint64_t arrived) override {
-    engine_.loop_->post([&e = engine_, id, arrived] { e.reader_->fetch_progress(id, arrived); });
+    engine_.loop_->post([&e = engine_, id, arrived] { e.verified_->fetch_progress(id, arrived); });
   }
   void fetch_behind(FetchId id, ByteRange there) override {
-    engine_.loop_->post([&e = engine_, id, there] { e.reader_->fetch_behind(id, there); });
+    engine_.loop_->post([&e = engine_, id, there] { e.verified_->fetch_behind(id, there); });
   }
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override {
-    engine_.loop_->post(
-        [&e = engine_, id, range, b = std::move(bytes)]() mutable { e.reader_->fetch_chunk(id, range, std::move(b)); });
+    engine_.loop_->post([&e = engine_, id, range, b = std::move(bytes)]() mutable {
+      e.verified_->fetch_chunk(id, range, std::move(b));
+    });
   }
   void fetch_done(FetchId id, Status status) override {
     engine_.loop_->post(
-        [&e = engine_, id, s = std::move(status)]() mutable { e.reader_->fetch_done(id, std::move(s)); });
+        [&e = engine_, id, s = std::move(status)]() mutable { e.verified_->fetch_done(id, std::move(s)); });
   }
 
  private:
@@ -64,8 +65,11 @@ void Engine::run(const std::function<void()>& ready) {
   io_backend_ = loop_->name();
   cache_ = std::make_unique<BlockCache>(cache_options_, base_.space, base_.index, *loop_, base_.buffers, base_.metrics);
   sink_ = std::make_shared<Sink>(*this);
-  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, base_.index, base_.fetcher, base_.buffers,
+  verified_ = std::make_unique<VerifiedFetches>(base_.fetcher, base_.buffers, base_.metrics, all_, sink_,
+                                                [this](Task task) { loop_->post(std::move(task)); });
+  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, base_.index, *verified_, base_.buffers,
                                           base_.metrics, base_.clock, all_, sink_, on_stale_, ask_others_);
+  verified_->set_reader(*reader_);
   loop_->every(kTick, [this] {
     reader_->tick();
     if (scrubber_) scrubber_->tick();

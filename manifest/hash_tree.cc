@@ -41,6 +41,22 @@ ByteRange HashTreeShape::group_range(size_t level, uint64_t group) const {
   return ByteRange::of(begin * kNodeBytes, count * kNodeBytes);
 }
 
+std::vector<ByteRange> HashTreeShape::groups_in(ByteRange bytes) const {
+  std::vector<ByteRange> out;
+  for (size_t level = nodes_.size(); level-- > 0;) {
+    const ByteRange first = group_range(level, 0);
+    const uint64_t groups = (nodes_[level] + kTreeFanout - 1) / kTreeFanout;
+    const uint64_t group_bytes = kTreeFanout * kNodeBytes;
+    const uint64_t skipped = bytes.begin > first.begin ? bytes.begin - first.begin : 0;
+    for (uint64_t group = (skipped + group_bytes - 1) / group_bytes; group < groups; ++group) {
+      const ByteRange range = group_range(level, group);
+      if (range.end > bytes.end) break;
+      out.push_back(range);
+    }
+  }
+  return out;
+}
+
 // --- check ---------------------------------------------------------------------------------------------------------
 
 HashTree::HashTree(uint64_t size, const Hash256& file) : shape_(size), file_(file), levels_(shape_.levels()) {}
@@ -58,29 +74,41 @@ std::vector<ByteRange> HashTree::missing(BlockIndex block) const {
   return out;
 }
 
-bool HashTree::add(ByteRange range, std::span<const std::byte> bytes) {
-  // Which group begins there.
+// The level and the number of the group that begins there.
+std::optional<std::pair<size_t, uint64_t>> HashTree::group_at(ByteRange range) const {
   uint64_t node = range.begin / kNodeBytes;
   for (size_t level = shape_.levels(); level-- > 0;) {
-    if (node >= shape_.nodes(level)) {
-      node -= shape_.nodes(level);
-      continue;
+    if (node < shape_.nodes(level)) {
+      const uint64_t group = node / kTreeFanout;
+      if (shape_.group_range(level, group) != range) return std::nullopt;
+      return std::pair{level, group};
     }
-    const uint64_t number = node / kTreeFanout;
-    if (shape_.group_range(level, number) != range || bytes.size() != range.size()) return false;
-    Group group = nodes_of(bytes);
-    const bool top = level + 1 == shape_.levels();
-    Hash256 expected = file_;
-    if (!top) {
-      const auto above = levels_[level + 1].find(number / kTreeFanout);
-      if (above == levels_[level + 1].end()) return false;
-      expected = above->second[number % kTreeFanout];
-    }
-    if (blake3_parent(group, top) != expected) return false;
-    levels_[level].insert_or_assign(number, std::move(group));
-    return true;
+    node -= shape_.nodes(level);
   }
-  return false;
+  return std::nullopt;
+}
+
+// What the group's parent must be: a node of the level above, or the file's hash. Null: it is not known yet.
+const Hash256* HashTree::parent_of(size_t level, uint64_t group) const {
+  if (level + 1 == shape_.levels()) return &file_;
+  const auto above = levels_[level + 1].find(group / kTreeFanout);
+  return above == levels_[level + 1].end() ? nullptr : &above->second[group % kTreeFanout];
+}
+
+bool HashTree::can_add(ByteRange range) const {
+  const auto place = group_at(range);
+  return place && parent_of(place->first, place->second) != nullptr;
+}
+
+bool HashTree::add(ByteRange range, std::span<const std::byte> bytes) {
+  const auto place = group_at(range);
+  if (!place || bytes.size() != range.size()) return false;
+  const auto [level, number] = *place;
+  const Hash256* parent = parent_of(level, number);
+  Group group = nodes_of(bytes);
+  if (parent == nullptr || blake3_parent(group, level + 1 == shape_.levels()) != *parent) return false;
+  levels_[level].insert_or_assign(number, std::move(group));
+  return true;
 }
 
 const Hash256& HashTree::node(BlockIndex block) const {

@@ -13,8 +13,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/block.h"
@@ -41,6 +43,8 @@ class HashTreeShape {
   uint64_t group_of(size_t level, BlockIndex block) const;
   // Its nodes, as bytes of the tree.
   ByteRange group_range(size_t level, uint64_t group) const;
+  // Of all groups that lie in these bytes of the tree, the upper levels first.
+  std::vector<ByteRange> groups_in(ByteRange bytes) const;
 
  private:
   uint64_t blocks_;
@@ -61,6 +65,8 @@ class HashTree {
   // What must still be added before the block can be checked: bytes of the tree, the upper levels first. Empty:
   // nothing.
   std::vector<ByteRange> missing(BlockIndex block) const;
+  // Whether the group that begins there can be checked: the one above it is known, or it is the top.
+  bool can_add(ByteRange range) const;
   // Takes a group that missing() has named; `bytes` are those of `range`. Upper levels must be added before lower ones.
   // False: it does not belong to the file, and was not taken.
   bool add(ByteRange range, std::span<const std::byte> bytes);
@@ -73,6 +79,8 @@ class HashTree {
  private:
   using Group = std::vector<Hash256>;
   const Group* group(size_t level, BlockIndex block) const;
+  std::optional<std::pair<size_t, uint64_t>> group_at(ByteRange range) const;
+  const Hash256* parent_of(size_t level, uint64_t group) const;
 
   const HashTreeShape shape_;
   const Hash256 file_;

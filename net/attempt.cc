@@ -65,7 +65,8 @@ void tell_head(Transfer& t, const Attempt& a) {
   if (t.head_told) return;
   t.head_told = true;
   if (t.validator.empty()) t.validator = a.server->origin ? a.header.validator : seen_by_mirrors(a.header.validator);
-  ObjectHead head{t.validator, a.header.content_range ? a.header.content_range->total : a.header.content_length};
+  ObjectHead head{t.validator, a.header.content_range ? a.header.content_range->total : a.header.content_length,
+                  a.server->base.display()};
   t.range->sink->fetch_head(t.range->id, std::move(head));
 }
 
@@ -157,7 +158,7 @@ Document document_of(Transfer& t, const Attempt& a) {
   d.status = a.header.status;
   d.url = t.document->url;
   d.content_type = a.header.content_type;
-  d.head = ObjectHead{a.header.validator, a.header.content_length};
+  d.head = ObjectHead{a.header.validator, a.header.content_length, {}};
   if (!a.header.validator.last_modified.empty()) {
     const time_t when = ::curl_getdate(a.header.validator.last_modified.c_str(), nullptr);
     if (when >= 0) d.last_modified = when;

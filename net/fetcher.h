@@ -33,6 +33,7 @@ inline constexpr size_t kLanes = 3;
 struct ObjectHead {
   Validator validator;
   std::optional<uint64_t> size;  // of the whole object
+  std::string server;            // that said so: the URL of its root, without credentials
 };
 
 class FetchSink {
@@ -55,6 +56,8 @@ class FetchSink {
   virtual void fetch_done(FetchId id, Status status) = 0;
 };
 
+struct Content;  // what the bytes of a file must be: for whoever checks them, in front of the network
+
 struct FetchRequest {
   FetchId id = 0;
   std::string url;
@@ -63,11 +66,13 @@ struct FetchRequest {
   uint64_t object_size = 0;  // as the listing or an earlier response said; a response that says otherwise is kStale
   Validator validator;       // empty when nothing is known yet; then the first response fixes it (for this fetch)
   Lane lane = Lane::kDemand;
+  std::string avoid;   // as ObjectHead::server: its bytes were wrong; another is asked where there is one
   ByteRange wanted{};  // somebody waits for these bytes of it, which come first; empty: all of them, in order
   BufferRef buffer;    // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
   bool whole_body = false;  // for a server without ranges: one plain GET from the first byte, delivered as chunks
   Duration patience{};      // how long nothing may arrive, retries included, before it ends with kTimedOut
   std::shared_ptr<FetchSink> sink;
+  std::shared_ptr<const Content> content;  // null: it cannot be checked. The network knows nothing of it
 };
 
 // A small document, held in memory: a listing, or the header of a file alone.

@@ -97,6 +97,9 @@ void NetThread::add(TransferRef t) {
   t->last_progress = last_request_ = now;
   if (t->range) {
     t->validator = t->range->validator;
+    for (auto& server : servers_) {
+      if (!t->range->avoid.empty() && server->base.display() == t->range->avoid) t->avoid = server.get();
+    }
     if (!t->range->whole_body) t->body.emplace(t->range->range, t->range->buffer->data());
     if (t->is_small() && t->is_demand()) last_small_ = now;
     if (!t->range->wanted.empty()) t->wanted.push_back(t->range->wanted);
