@@ -237,8 +237,6 @@ TEST_F(VerifiedFetchesTest, ATreeThatDoesNotComeIsTheFetchsError) {
 }
 
 TEST_F(VerifiedFetchesTest, ATreeOutsideOfItsFileIsAnError) {
-  verified_.open(8, "file", size_,
-                 {blake3("x"), uint64_t{1} << 60, std::make_shared<TreesFile>(TreesFile{"trees", 10})});
   FetchRequest r;
   r.id = all_.next_fetch++;
   r.url = "file";
