@@ -30,12 +30,13 @@ NodeRef make_root_node(Ino ino) {
 }  // namespace
 
 Catalog::Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher,
-                 Metrics& metrics, const Clock& clock, OnSuperseded on_superseded)
+                 ListingSource& listings, Metrics& metrics, const Clock& clock, OnSuperseded on_superseded)
     : options_(options),
       root_(std::move(root)),
       root_node_(make_root_node(root_ino)),
       index_(index),
       fetcher_(fetcher),
+      listings_(listings),
       metrics_(metrics),
       clock_(clock),
       on_superseded_(std::move(on_superseded)) {
@@ -226,35 +227,45 @@ void Catalog::load(NodeRef directory, DirectoryDone done) {
 
 void Catalog::fetch_listing(NodeRef directory) {
   metrics_.listings_fetched.fetch_add(1, std::memory_order_relaxed);
-  DocumentRequest request;
-  request.url = url_of(*directory);
-  request.head_only = root_.file.has_value();
+  if (root_.file) return ask_about_single_file(std::move(directory));
+  ListingRequest request;
+  request.directory = url_of(*directory);
   request.patience = options_.patience;
-  const int64_t asked_at = clock_.unix_seconds();
-  request.done = [this, directory, asked_at](Result<Document> document) {
-    mailbox_.post([this, directory, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
-      if (!*d) return listing_failed(directory, d->error());
-      note_reachable(true);
-      if (root_.file) {
-        single_file_arrived(directory, **d, asked_at);
-      } else {
-        listing_arrived(directory, **d, asked_at);
-      }
-    });
+  request.post = [this](Task task) { return mailbox_.post(std::move(task)); };
+  request.done = [this, directory, asked_at = clock_.unix_seconds()](Result<Listing> listing) {
+    if (!listing) return listing_failed(directory, listing.error());
+    note_reachable(true);
+    listing_arrived(directory, std::move(*listing), asked_at);
   };
-  fetcher_.get(std::move(request));
+  listings_.list(std::move(request));
 }
 
-void Catalog::listing_arrived(const NodeRef& directory, const Document& document, int64_t asked_at) {
-  auto listing = listing_of(document);
-  if (!listing) return listing_failed(directory, listing.error());
-  if (listing->skipped > 0) {
-    log::debug("links that are no entries were skipped: url={} count={}", document.url, listing->skipped);
+void Catalog::listing_arrived(const NodeRef& directory, Listing listing, int64_t asked_at) {
+  if (!listing.first_refused.empty()) {
+    log::warn("entries that no directory can have were left out: url={} count={} first={}", url_of(*directory),
+              listing.skipped, listing.first_refused);
+  } else if (listing.skipped > 0) {
+    log::debug("links that are no entries were skipped: url={} count={}", url_of(*directory), listing.skipped);
   }
   const auto allocate = [this] { return index_.allocate_ino(); };
   // Merged into what is known now: a HEAD or a reader may have told more since the listing was asked for.
   const DirectoryRef known = newest(directory->ino);
-  publish(directory, merge_listing(known.get(), directory->ino, std::move(*listing), asked_at, allocate));
+  publish(directory, merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate));
+}
+
+void Catalog::ask_about_single_file(NodeRef directory) {
+  DocumentRequest request;
+  request.url = url_of(*directory);
+  request.head_only = true;
+  request.patience = options_.patience;
+  request.done = [this, directory, asked_at = clock_.unix_seconds()](Result<Document> document) {
+    mailbox_.post([this, directory, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
+      if (!*d) return listing_failed(directory, d->error());
+      note_reachable(true);
+      single_file_arrived(directory, **d, asked_at);
+    });
+  };
+  fetcher_.get(std::move(request));
 }
 
 // The root of a single file is a directory that holds it.
@@ -262,7 +273,7 @@ void Catalog::single_file_arrived(const NodeRef& directory, const Document& docu
   auto file = file_of(document);
   if (!file) return listing_failed(directory, file.error());
   Listing listing;
-  listing.entries.push_back({root_.url.file_name(), EntryType::kFile, file->size, file->mtime, 1});
+  listing.entries.push_back({root_.url.file_name(), EntryType::kFile, file->size, file->mtime, 1, {}});
   const auto allocate = [this] { return index_.allocate_ino(); };
   const DirectoryRef known = newest(directory->ino);
   MergeResult merged = merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate);

@@ -30,6 +30,7 @@
 #include "fs/directory.h"
 #include "fs/inode_table.h"
 #include "net/fetcher.h"
+#include "net/listing_source.h"
 #include "net/remote.h"
 
 namespace wormhole {
@@ -55,8 +56,8 @@ class Catalog {
   using OnSuperseded = std::function<void(const std::vector<Ino>&)>;
 
   // All references outlive the catalog.
-  Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher, Metrics& metrics,
-          const Clock& clock, OnSuperseded on_superseded);
+  Catalog(CatalogOptions options, RemoteRoot root, Ino root_ino, Index& index, Fetcher& fetcher,
+          ListingSource& listings, Metrics& metrics, const Clock& clock, OnSuperseded on_superseded);
   ~Catalog() { stop(); }
   // Answers everybody who waits with kCancelled and joins the thread. The fetcher must still be alive; its late answers
   // are dropped.
@@ -95,7 +96,8 @@ class Catalog {
   void run();
   void load(NodeRef directory, DirectoryDone done);
   void fetch_listing(NodeRef directory);
-  void listing_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
+  void listing_arrived(const NodeRef& directory, Listing listing, int64_t asked_at);
+  void ask_about_single_file(NodeRef directory);
   void single_file_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
   void publish(const NodeRef& directory, MergeResult merged);
   void write_directory(const Directory& directory, const std::vector<Ino>& superseded,
@@ -117,6 +119,7 @@ class Catalog {
   const NodeRef root_node_;
   Index& index_;
   Fetcher& fetcher_;
+  ListingSource& listings_;
   Metrics& metrics_;
   const Clock& clock_;
   const OnSuperseded on_superseded_;

@@ -164,6 +164,7 @@ Document document_of(Transfer& t, const Attempt& a) {
     if (when >= 0) d.last_modified = when;
   }
   d.accepts_ranges = a.header.accepts_ranges;
+  d.is_s3 = a.header.is_s3;
   d.body = std::move(t.text);
   return d;
 }

@@ -61,9 +61,37 @@ Result<std::vector<std::string>> read_headers(const std::string& path) {
   return headers;
 }
 
+// The section [profile] of ~/.aws/credentials: lines "name = value"; others are of no interest here.
+Result<AwsKeys> read_aws_keys(const std::string& path, const std::string& profile) {
+  const auto text = read_file(path, "aws-credentials");
+  if (!text) return fail(text.error());
+  AwsKeys keys;
+  std::istringstream lines(*text);
+  bool inside = false;
+  for (std::string line; std::getline(lines, line);) {
+    const std::string_view setting = trim(line);
+    if (setting.starts_with('[')) inside = setting == "[" + profile + "]";
+    const size_t equals = setting.find('=');
+    if (!inside || equals == std::string_view::npos || setting.starts_with('#')) continue;
+    const std::string_view name = trim(setting.substr(0, equals)), value = trim(setting.substr(equals + 1));
+    if (!is_printable(value)) continue;
+    if (name == "aws_access_key_id") keys.id = value;
+    if (name == "aws_secret_access_key") keys.secret = value;
+    if (name == "aws_session_token") keys.session_token = value;
+  }
+  if (!keys.id.empty() && !keys.secret.empty()) return keys;
+  return fail(ErrorCode::kInvalid, "aws-credentials={}: no aws_access_key_id and aws_secret_access_key in section [{}]",
+              path, profile);
+}
+
 }  // namespace
 
 Status Credentials::load() {
+  if (!options_.aws_file.empty()) {
+    auto keys = read_aws_keys(options_.aws_file, options_.aws_profile);
+    if (!keys) return fail(keys.error());
+    keys_ = std::move(*keys);
+  }
   if (!options_.token_file.empty()) {
     auto token = read_token(options_.token_file);
     if (!token) return fail(token.error());

@@ -163,6 +163,19 @@ std::optional<ListedDate> take_listed_date(std::string_view& text) {
   return ListedDate{*seconds, has_seconds ? 1 : 60};
 }
 
+std::optional<int64_t> parse_rfc3339(std::string_view text) {
+  constexpr size_t kSecondsEnd = std::string_view("2026-11-21T02:57:01").size();
+  std::string whole(text);
+  if (whole.size() > kSecondsEnd && whole[kSecondsEnd] == '.') {
+    const size_t end = std::min(whole.find_first_not_of("0123456789", kSecondsEnd + 1), whole.size());
+    whole.erase(kSecondsEnd, end - kSecondsEnd);
+  }
+  std::string_view rest = whole;
+  const std::optional<ListedDate> date = take_listed_date(rest);
+  if (!date || date->granularity != 1 || !rest.empty()) return std::nullopt;
+  return date->seconds;
+}
+
 std::string format_listed_date(int64_t seconds) {
   const Fields f = fields_of(seconds);
   return fmt::format("{:02}-{}-{:04} {:02}:{:02}", f.day, kMonths[static_cast<size_t>(f.month) - 1], f.year, f.hour,

@@ -28,6 +28,9 @@ struct ListedDate {
 // Nothing, and `text` untouched, when there is none.
 std::optional<ListedDate> take_listed_date(std::string_view& text);
 
+// "2026-11-21T02:57:01.123456789+01:00" or "...Z" (RFC 3339); the fraction is left out.
+std::optional<int64_t> parse_rfc3339(std::string_view text);
+
 // "21-Nov-2026 02:57", as nginx prints it.
 std::string format_listed_date(int64_t seconds);
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/byte_range.h"
@@ -77,18 +78,25 @@ struct FetchRequest {
 
 // A small document, held in memory: a listing, or the header of a file alone.
 struct Document {
-  int status = 0;                        // 200
+  int status = 0;                        // 200, or 207 for a PROPFIND; more only if take_refusals was set
   std::string url;                       // where it finally came from, after redirects
   std::string content_type;              // lower case, without parameters
   ObjectHead head;                       // size: Content-Length when the server gave it
   std::optional<int64_t> last_modified;  // the header's time, seconds since the epoch
   bool accepts_ranges = false;
+  bool is_s3 = false;  // the header has x-amz-request-id
   std::string body;
 };
 
 struct DocumentRequest {
   std::string url;
   bool head_only = false;            // HEAD
+  std::string method;                // empty: GET, or HEAD; must be safe to repeat
+  std::vector<std::string> headers;  // more of them, "Name: value"
+  std::string body;                  // of a method that has one; at most some KiB
+  // A status that is the server's last word (403, 404, 405, 501 among others; not 401) arrives as a Document, without
+  // its body.
+  bool take_refusals = false;
   uint64_t max_bytes = 64ull << 20;  // a longer body is kBadResponse: 64 MiB hold a listing of 500 000 entries
   Duration patience{};               // how long it may take in all
   // Called once, on the net thread (or on the caller's, with kCancelled, when the fetcher has ended).

@@ -52,7 +52,9 @@ class EntryCollector {
       ++listing_.skipped;
       return child.has_value();
     }
-    listing_.entries.push_back({std::move(child->name), child->type, {}, {}});
+    ListedEntry& entry = listing_.entries.emplace_back();
+    entry.name = std::move(child->name);
+    entry.type = child->type;
     open_ = true;
     return true;
   }
@@ -90,6 +92,7 @@ class EntryCollector {
       entry.mtime_granularity = date->granularity;
     }
     if (entry.type == EntryType::kFile) entry.size = exact_.size ? exact_.size : facts.size;
+    if (entry.size.value_or(0) > kLargestFile) entry.size.reset();
   }
 
   const ChildLinks links_;

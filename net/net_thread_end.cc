@@ -159,7 +159,8 @@ void NetThread::attempt_ended(Transfer& t, std::unique_ptr<Attempt> a, CURLcode 
 bool NetThread::try_elsewhere(Transfer& t, const Attempt& a, const Status& status) {
   const ErrorCode code = status.error().code;
   const bool again = [&] {
-    if (code == ErrorCode::kUnauthorized && !t.asked_again) {
+    const bool refused = code == ErrorCode::kUnauthorized || credentials_.may_be_refused(a.header.status);
+    if (refused && a.server->origin && !t.asked_again) {
       t.asked_again = true;
       return credentials_.reload();
     }
@@ -193,8 +194,11 @@ Status NetThread::outcome(const Transfer& t, const Attempt& a, CURLcode code) co
   if (code != CURLE_OK && !(has_head && code != CURLE_OPERATION_TIMEDOUT))
     return fail(error_of_curl(code, a.error_detail, a.url));
   if (t.document) {
-    if (a.header.status < 200 || a.header.status > 299) return fail(error_of_status(a.header.status, a.url));
-    return {};
+    if (a.header.status >= 200 && a.header.status <= 299) return {};
+    Error error = error_of_status(a.header.status, a.url);
+    const bool last_word = !server_did_not_speak(error.code) && error.code != ErrorCode::kUnauthorized;
+    if (t.document->take_refusals && last_word) return {};
+    return fail(std::move(error));
   }
   if (!a.header_checked) {  // no body came at all
     if (auto ok = check_attempt(a); !ok) return ok;

@@ -1,4 +1,5 @@
-// What a remote looks like: the meaning of the documents that a server sends, format by format.
+// What stands behind a URL: a directory or a file, and what a HEAD says about a file. What is in a directory tells a
+// ListingSource.
 //
 // Thread: any; pure, except probe().
 #pragma once
@@ -7,7 +8,7 @@
 
 #include "base/error.h"
 #include "net/fetcher.h"
-#include "net/listing.h"
+#include "net/listing_source.h"
 #include "net/url.h"
 
 namespace wormhole {
@@ -19,8 +20,6 @@ struct RemoteFile {
   Validator validator;
 };
 
-// kBadResponse when the document is no listing that is understood.
-Result<Listing> listing_of(const Document& document);
 // kBadResponse when the server does not give the size.
 Result<RemoteFile> file_of(const Document& document);
 
@@ -30,9 +29,12 @@ struct RemoteRoot {
   std::optional<RemoteFile> file;  // set when it is a single file
 };
 
-// Asks the server, with one HEAD: what ends with '/' after all redirects is a directory, anything else is a file.
+// Asks the server, with one HEAD: what ends with '/' after all redirects is a directory, anything else is a file. A
+// server that refuses it (S3 has no object there, others have no HEAD for directories) may have the listing all the
+// same: what ends with '/' is a directory then. With ListingKind::kFile everything is a file, with kS3 everything but an
+// object.
 // Blocks up to `patience`. Errors: as DocumentRequest; kBadResponse for a file of which the server does not give the
-// size.
-Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, Duration patience);
+// size; kInvalid for a file without a name.
+Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, ListingKind kind, Duration patience);
 
 }  // namespace wormhole

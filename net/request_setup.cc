@@ -56,7 +56,7 @@ int refuse_other_hosts(void* attempt, char*, char*, int, int) {
   if (going_to && asked && going_to->same_origin(*asked)) return CURL_PREREQFUNC_OK;
   a->refused =
       Error{ErrorCode::kForbidden,
-            fmt::format("{}: redirects to another server, which must not see the headers of header-file", a->url)};
+            fmt::format("{}: redirects to another server, which must not see the headers that identify us", a->url)};
   return CURL_PREREQFUNC_ABORT;
 }
 
@@ -114,7 +114,13 @@ void RequestSetup::set_tls(CURL* e) const {
 void RequestSetup::set_identity(Attempt& a) const {
   if (!a.server->origin) return;
   const CredentialOptions& c = credentials_.options();
-  if (!credentials_.token().empty()) {
+  const AwsKeys& keys = credentials_.aws();
+  if (!keys.id.empty()) {
+    ::curl_easy_setopt(a.easy, CURLOPT_AWS_SIGV4, ("aws:amz:" + c.aws_region + ":s3").c_str());
+    ::curl_easy_setopt(a.easy, CURLOPT_USERNAME, keys.id.c_str());
+    ::curl_easy_setopt(a.easy, CURLOPT_PASSWORD, keys.secret.c_str());
+    if (!keys.session_token.empty()) add_header(a, "x-amz-security-token: " + keys.session_token);
+  } else if (!credentials_.token().empty()) {
     ::curl_easy_setopt(a.easy, CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BEARER));
     ::curl_easy_setopt(a.easy, CURLOPT_XOAUTH2_BEARER, credentials_.token().c_str());
   } else if (!c.user.empty()) {
@@ -126,7 +132,8 @@ void RequestSetup::set_identity(Attempt& a) const {
   }
   for (const std::string& header : credentials_.headers()) add_header(a, header);
   // libcurl keeps Authorization and Cookie from another host that a redirect names, and no other header.
-  if (std::all_of(credentials_.headers().begin(), credentials_.headers().end(), &stays_here)) return;
+  const bool all_stay = std::all_of(credentials_.headers().begin(), credentials_.headers().end(), &stays_here);
+  if (all_stay && keys.session_token.empty()) return;
   ::curl_easy_setopt(a.easy, CURLOPT_PREREQFUNCTION, &refuse_other_hosts);
   ::curl_easy_setopt(a.easy, CURLOPT_PREREQDATA, &a);
 }
@@ -144,6 +151,13 @@ void RequestSetup::set_what_is_asked(Attempt& a) const {
     if (t.document->head_only) ::curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
     // A listing compresses well; a range must come as it is.
     if (!t.document->head_only) ::curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "");
+    if (!t.document->method.empty()) {
+      ::curl_easy_setopt(e, CURLOPT_POSTFIELDS, t.document->body.c_str());  // stays where it is
+      ::curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE, static_cast<long>(t.document->body.size()));
+      ::curl_easy_setopt(e, CURLOPT_POSTREDIR, static_cast<long>(CURL_REDIR_POST_ALL));
+      ::curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, t.document->method.c_str());
+    }
+    for (const std::string& header : t.document->headers) add_header(a, header);
     return;
   }
   if (t.is_whole_body()) return;

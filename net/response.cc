@@ -70,6 +70,8 @@ void ResponseHeader::take_line(std::string_view line) {
     content_encoding = lower(value);
   } else if (equals_ignoring_case(name, "accept-ranges")) {
     accepts_ranges = lower(value) == "bytes";
+  } else if (equals_ignoring_case(name, "x-amz-request-id")) {
+    is_s3 = true;
   } else if (equals_ignoring_case(name, "alt-svc")) {
     alt_svc = value;
   } else if (equals_ignoring_case(name, "retry-after")) {

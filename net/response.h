@@ -26,6 +26,7 @@ struct ResponseHeader {
   std::string content_type;
   std::string content_encoding;
   bool accepts_ranges = false;
+  bool is_s3 = false;
   std::optional<Duration> retry_after;
   std::string alt_svc;
 

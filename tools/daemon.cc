@@ -65,13 +65,14 @@ Result<std::string> Daemon::start() {
   // What the daemon writes is its user's alone.
   ::umask(077);
 
-  const auto given = Url::parse(options_.url);
+  const auto given = resolve_url(options_);
   if (!given) return fail(given.error());
   options_.curl.credentials.user = given->user();
   options_.curl.credentials.password = given->password();
   const Url url = given->without_credentials();
   // A query may hold a token, and everybody can read the mount table.
-  source_ = url.display().substr(0, url.display().find('?'));
+  const std::string shown = options_.url.starts_with("s3://") ? options_.url : url.display();
+  source_ = shown.substr(0, shown.find('?'));
   if (auto s = open_cache(url); !s) return fail(s.error());
 
   buffers_ = std::make_unique<BufferPool>(options_.memory, metrics_);
@@ -100,8 +101,9 @@ Result<std::string> Daemon::start() {
                                 EngineBase{*space_, *index_, *fetcher_, *buffers_, metrics_, clock_}, [this](Ino ino) {
                                   if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
                                 });
+  listings_ = make_listing_source(options_.listing, *fetcher_);
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
-                                       std::move(*root), root_ino, *index_, *fetcher_, metrics_, clock_,
+                                       std::move(*root), root_ino, *index_, *fetcher_, *listings_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engines_->drop(inos); });
   options_.filesystem.disk_waiters = kDiskWaiters;
   filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
@@ -159,7 +161,7 @@ Result<RemoteRoot> Daemon::find_root(const Url& url, Ino* ino, std::string* warn
   const auto known = index_->root(url.str());
   *ino = known ? known->ino : index_->allocate_ino();
   Result<RemoteRoot> root = fail(ErrorCode::kUnreachable, "{}: nothing is cached of it, and offline=on", source_);
-  if (options_.offline != OfflineMode::kOn) root = probe(*fetcher_, url, options_.timeout);
+  if (options_.offline != OfflineMode::kOn) root = probe(*fetcher_, url, options_.listing.kind, options_.timeout);
   if (root) {
     const RootRecord record{*ino, root->file.has_value(), root->url.str()};
     if (known != record) index_->put_root(url.str(), record);
@@ -256,6 +258,7 @@ void Daemon::stop() {
   remember_servers();
   fetcher_.reset();
   catalog_.reset();
+  listings_.reset();
   session_.reset();
   filesystem_.reset();
   if (index_) index_->flush();  // its answers go to the engines

@@ -16,6 +16,7 @@
 #include "fs/filesystem.h"
 #include "fs/session.h"
 #include "net/curl_fetcher.h"
+#include "net/listing_source.h"
 #include "tools/cache_requests.h"
 #include "tools/control.h"
 #include "tools/mount_options.h"
@@ -62,6 +63,7 @@ class Daemon {
   std::unique_ptr<BufferPool> buffers_;
   std::unique_ptr<CurlFetcher> fetcher_;
   std::unique_ptr<Engines> engines_;
+  std::unique_ptr<ListingSource> listings_;
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<Session> session_;

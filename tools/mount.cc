@@ -136,7 +136,8 @@ int mount(const std::string& url, const std::string& place, const std::vector<st
   for (const std::string& list : lists) {
     if (auto s = parse_mount_options(list, options); !s) return complain(s.error().message, kUsage);
   }
-  if (const auto parsed = Url::parse(url); !parsed) return complain(parsed.error().message, kUsage);
+  MountOptions resolved = options;  // the daemon does it again, from what was given
+  if (const auto there = resolve_url(resolved); !there) return complain(there.error().message, kUsage);
   auto checked = check_mountpoint(place);
   if (!checked) return complain(checked.error().message, kFailed);
   options.mountpoint = std::move(*checked);
@@ -153,7 +154,7 @@ CLI::App* add_mount_command(CLI::App& program, Run& run) {
   };
   auto a = std::make_shared<Arguments>();
   CLI::App* command = program.add_subcommand("mount", "Mount a remote tree; returns when it is usable");
-  command->add_option("URL", a->url, "http:// or https:// URL of a directory or a file")->required();
+  command->add_option("URL", a->url, "http://, https:// or s3:// URL of a directory or a file")->required();
   command->add_option("DIR", a->place, "where to mount it: an empty directory")->required();
   command->add_option("-o,--options", a->options, "comma-separated mount options, see man wormhole-mount")
       ->type_name("LIST");

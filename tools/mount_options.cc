@@ -11,6 +11,8 @@
 #include <map>
 #include <set>
 
+#include "net/listing_s3.h"
+
 namespace wormhole {
 namespace {
 
@@ -152,6 +154,29 @@ Status set_proxy(std::string& field, const std::string& text) {
   return {};
 }
 
+Status set_endpoint(std::string& field, const std::string& text) {
+  const auto place = s3_place("s3://bucket/", text, "");
+  if (text.empty() || !place) return fail(ErrorCode::kInvalid, "expected the http:// or https:// URL of an S3 server");
+  if (!place->url.user().empty() || !place->url.password().empty())
+    return fail(ErrorCode::kInvalid, "no credentials here, everybody sees them: use aws-credentials=FILE");
+  field = text;
+  return {};
+}
+
+// It becomes part of a host's name.
+Status set_region(std::string& field, const std::string& text) {
+  const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '-'; };
+  if (text.empty() || !std::all_of(text.begin(), text.end(), fits))
+    return fail(ErrorCode::kInvalid, "expected the name of a region such as eu-central-1");
+  field = text;
+  return {};
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
 // Below it a read of the kernel takes longer than people wait.
 constexpr uint64_t kMinRate = 16 << 10;
 
@@ -215,6 +240,20 @@ const std::map<std::string, Setter>& setters() {
       {"netrc", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.netrc_file, v); }},
       {"token-file", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.token_file, v); }},
       {"header-file", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.header_file, v); }},
+      {"aws-credentials",
+       [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.aws_file, v); }},
+      {"endpoint", [](MountOptions& o, auto& v) { return set_endpoint(o.endpoint, v); }},
+      {"region", [](MountOptions& o, auto& v) { return set_region(o.region, v); }},
+      {"listing",
+       [](MountOptions& o, auto& v) {
+         return set_word(o.listing.kind, v,
+                         {{"auto", ListingKind::kAuto},
+                          {"html", ListingKind::kHtml},
+                          {"json", ListingKind::kJson},
+                          {"webdav", ListingKind::kWebdav},
+                          {"s3", ListingKind::kS3},
+                          {"file", ListingKind::kFile}});
+       }},
       {"log", [](MountOptions& o, auto& v) { return set_path(o.log_file, v); }},
       {"log-level", [](MountOptions& o, auto& v) { return set_log_level(o.log_level, v); }},
       {"uid", [](MountOptions& o, auto& v) { return set_integer(o.filesystem.uid, v, 0, UINT32_MAX - 1); }},
@@ -264,6 +303,36 @@ Status parse_mount_options(const std::string& list, MountOptions& options) {
     begin = end + 1;
   }
   return {};
+}
+
+Result<Url> resolve_url(MountOptions& o) {
+  const bool is_s3_url = o.url.starts_with("s3://");
+  if (is_s3_url && o.listing.kind == ListingKind::kAuto) o.listing.kind = ListingKind::kS3;
+  const bool is_s3 = o.listing.kind == ListingKind::kS3;
+  CredentialOptions& c = o.curl.credentials;
+  if (!is_s3 && !(is_s3_url && o.listing.kind == ListingKind::kFile)) {
+    if (is_s3_url) return fail(ErrorCode::kInvalid, "a URL with s3:// goes with listing=s3 or listing=file");
+    const char* const s3_only = !o.endpoint.empty()   ? "endpoint"
+                                : !o.region.empty()   ? "region"
+                                : !c.aws_file.empty() ? "aws-credentials"
+                                                      : nullptr;
+    if (s3_only != nullptr) return fail(ErrorCode::kInvalid, "{} goes with s3://BUCKET or listing=s3", s3_only);
+    return Url::parse(o.url);
+  }
+  if (!is_s3_url && !o.endpoint.empty()) return fail(ErrorCode::kInvalid, "endpoint goes with s3://BUCKET");
+  if (o.region.empty()) o.region = environment("AWS_REGION");
+  if (o.region.empty()) o.region = environment("AWS_DEFAULT_REGION");
+  if (o.region.empty()) o.region = c.aws_region;
+  if (auto s = set_region(c.aws_region, o.region); !s) return fail(s.error());
+  if (const std::string profile = environment("AWS_PROFILE"); !profile.empty()) c.aws_profile = profile;
+  AwsKeys keys{environment("AWS_ACCESS_KEY_ID"), environment("AWS_SECRET_ACCESS_KEY"),
+               environment("AWS_SESSION_TOKEN")};
+  if (!keys.id.empty() && !keys.secret.empty()) c.aws_keys = std::move(keys);
+  if (!is_s3_url) return Url::parse(o.url);
+  auto place = s3_place(o.url, o.endpoint, o.region);
+  if (!place) return fail(place.error());
+  o.listing.bucket = place->style;
+  return std::move(place->url);
 }
 
 Result<uint64_t> parse_size(const std::string& text) {

@@ -15,6 +15,7 @@
 #include "fs/filesystem.h"
 #include "fs/transport.h"
 #include "net/curl_fetcher.h"
+#include "net/listing_source.h"
 #include "net/url.h"
 
 namespace wormhole {
@@ -29,6 +30,9 @@ struct MountOptions {
   Duration timeout = std::chrono::seconds(30);
   int64_t ttl = 60;
   OfflineMode offline = OfflineMode::kAuto;
+  ListingOptions listing;
+  std::string endpoint;  // of S3; empty: Amazon's
+  std::string region;    // of S3; empty: what the environment says, else us-east-1
   VerifyMode verify = VerifyMode::kAuto;
   unsigned engines = 0;  // 0: as the machine has cores
   bool speculate = true;
@@ -45,6 +49,11 @@ struct MountOptions {
 
 // Takes the comma-separated list of one `-o` into `options`. kInvalid names the option and what it takes.
 Status parse_mount_options(const std::string& list, MountOptions& options);
+
+// Where options.url is. For s3://bucket/prefix the URL of that; then, and with listing=s3, `options` gets what the
+// environment says of S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION or AWS_DEFAULT_REGION,
+// AWS_PROFILE). For any other tree it is not looked at. kInvalid: no URL, or options that do not go with it.
+Result<Url> resolve_url(MountOptions& options);
 
 // "64K", "256M", "10G", "1T" (powers of 1024) or plain bytes.
 Result<uint64_t> parse_size(const std::string& text);

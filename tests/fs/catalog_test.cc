@@ -62,7 +62,7 @@ class CatalogTest : public ::testing::Test {
   void TearDown() override { stop(); }
 
   void start() {
-    catalog_ = std::make_unique<Catalog>(options_, root_, root_ino_, *index_, fetcher_, metrics_, clock_,
+    catalog_ = std::make_unique<Catalog>(options_, root_, root_ino_, *index_, fetcher_, *listings_, metrics_, clock_,
                                          [this](const std::vector<Ino>& inos) {
                                            std::lock_guard lock(mutex_);
                                            superseded_.insert(superseded_.end(), inos.begin(), inos.end());
@@ -205,6 +205,7 @@ class CatalogTest : public ::testing::Test {
   RemoteRoot root_{*Url::parse("http://x/top/"), std::nullopt};
   std::unique_ptr<Index> index_;
   Ino root_ino_ = 0;
+  std::unique_ptr<ListingSource> listings_ = make_listing_source({}, fetcher_);
   std::unique_ptr<Catalog> catalog_;
   std::mutex mutex_;
   std::vector<Ino> superseded_;
