@@ -21,7 +21,7 @@ namespace wormhole {
 // Records are copied to and from memory as they are; a big-endian machine would need conversions.
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint32_t kFormatVersion = 4;
+inline constexpr uint32_t kFormatVersion = 5;
 
 // An inode number names one version of one remote file, or one directory, for ever: it is never given twice within
 // a cache. The cached object of a file has the same number.

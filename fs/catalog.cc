@@ -68,7 +68,7 @@ void Catalog::directory(NodeRef directory, DirectoryDone done) {
 }
 
 bool Catalog::suffices(const DirectoryEntry& e, Need need) {
-  if (e.type == EntryType::kDirectory) return true;
+  if (e.type != EntryType::kFile || e.content) return true;  // a manifest tells everything
   return e.size && !e.gone && (need == Need::kAttributes || !e.doubtful);
 }
 
@@ -111,6 +111,11 @@ void Catalog::distrust(NodeRef file) {
     auto changed = std::make_shared<Directory>(*known);
     DirectoryEntry* e = changed->find(file->name);
     if (e == nullptr || e->ino != file->ino) return;
+    // What a manifest says is not the server's to change: only a newer one does, and it is asked for with the listing.
+    if (e->content) {
+      changed->fetched_at = 0;
+      return remember(std::move(changed));
+    }
     e->doubtful = e->gone = true;
     index_.put_directory(changed->ino, encode(*changed));
     remember(std::move(changed));

@@ -9,6 +9,8 @@ namespace {
 constexpr uint64_t kUnknownSize = ~uint64_t{0};
 constexpr uint8_t kDoubtful = 1;
 constexpr uint8_t kGone = 2;
+constexpr uint8_t kHasFacts = 4;    // of a manifest: EncodedFacts follow the name
+constexpr uint8_t kHasContent = 8;  // hash and place of the tree follow these
 
 // The fixed part of an entry's bytes; the name follows.
 struct EncodedEntry {
@@ -23,11 +25,22 @@ struct EncodedEntry {
 };
 static_assert(sizeof(EncodedEntry) == 40);
 
+// Behind the name; the hash and the target follow.
+struct EncodedFacts {
+  int32_t mtime_ns;
+  uint16_t mode;
+  uint16_t target_length;
+};
+static_assert(sizeof(EncodedFacts) == 8);
+
+// The URL of the trees follows.
 struct EncodedHeader {
   int64_t fetched_at;
   uint64_t count;
+  uint64_t trees_size;
+  uint64_t trees_url_length;
 };
-static_assert(sizeof(EncodedHeader) == 16);
+static_assert(sizeof(EncodedHeader) == 32);
 
 template <typename T>
 void append(std::string& out, const T& value) {
@@ -42,12 +55,22 @@ bool take(std::string_view& bytes, T* value) {
   return true;
 }
 
+bool take(std::string_view& bytes, std::string* text, size_t length) {
+  if (bytes.size() < length) return false;
+  text->assign(bytes.substr(0, length));
+  bytes.remove_prefix(length);
+  return true;
+}
+
 bool by_name(const DirectoryEntry& a, const DirectoryEntry& b) { return a.name < b.name; }
 
 // The same version, as far as the listings tell.
 bool looks_unchanged(const DirectoryEntry& old, const DirectoryEntry& now) {
   if (old.type != now.type) return false;
   if (now.type == EntryType::kDirectory) return true;
+  if (now.type == EntryType::kSymlink) return old.target == now.target;
+  if (now.content) return old.content && old.content->hash == now.content->hash;
+  if (old.content) return false;
   // A size that this listing does not give says nothing; one that was learnt by HEAD is kept.
   return (!now.size || !old.size || *old.size == *now.size) &&
          (old.listed_mtime == DirectoryEntry::kNotListedYet || now.listed_mtime == old.listed_mtime);
@@ -78,7 +101,16 @@ MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_
     e.mtime = e.listed_mtime = listed.mtime.value_or(0);
     e.mtime_granularity = std::max(1, listed.mtime_granularity);
     e.name = std::move(listed.name);
+    e.mode = listed.mode;
+    e.mtime_ns = listed.mtime_ns;
+    e.target = std::move(listed.target);
+    e.content = std::move(listed.content);
     const DirectoryEntry* before = old != nullptr ? old->find(e.name) : nullptr;
+    if (before != nullptr && looks_unchanged(*before, e) && e.mode) {
+      e.ino = before->ino;  // everything else is as the new manifest has it, and nothing is in doubt
+      out.directory.entries.push_back(std::move(e));
+      continue;
+    }
     if (before != nullptr && looks_unchanged(*before, e)) {
       const bool may_have_changed = before->listed_mtime == DirectoryEntry::kNotListedYet || e.listed_mtime == 0 ||
                                     e.listed_mtime + e.mtime_granularity >= old->fetched_at;
@@ -104,12 +136,24 @@ MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_
 
 std::string encode(const Directory& directory) {
   std::string out;
-  append(out, EncodedHeader{directory.fetched_at, directory.entries.size()});
+  // All files of a listing have their trees in one file.
+  const auto with_tree = std::find_if(directory.entries.begin(), directory.entries.end(),
+                                      [](const DirectoryEntry& e) { return e.content && e.content->trees; });
+  const TreesFile trees = with_tree == directory.entries.end() ? TreesFile{} : *with_tree->content->trees;
+  append(out, EncodedHeader{directory.fetched_at, directory.entries.size(), trees.size, trees.url.size()});
+  out += trees.url;
   for (const DirectoryEntry& e : directory.entries) {
+    const unsigned flags = (e.doubtful ? kDoubtful : 0u) | (e.gone ? kGone : 0u) | (e.mode ? kHasFacts : 0u) |
+                           (e.mode && e.content ? kHasContent : 0u);
     append(out, EncodedEntry{e.ino, e.size.value_or(kUnknownSize), e.mtime, e.listed_mtime, e.mtime_granularity,
                              static_cast<uint16_t>(e.name.size()), static_cast<uint8_t>(e.type),
-                             static_cast<uint8_t>((e.doubtful ? kDoubtful : 0) | (e.gone ? kGone : 0))});
+                             static_cast<uint8_t>(flags)});
     out += e.name;
+    if (!e.mode) continue;
+    append(out, EncodedFacts{e.mtime_ns, *e.mode, static_cast<uint16_t>(e.target.size())});
+    if (e.content) append(out, e.content->hash);
+    if (e.content) append(out, e.content->tree);
+    out += e.target;
   }
   return out;
 }
@@ -117,15 +161,20 @@ std::string encode(const Directory& directory) {
 Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
   const auto corrupt = [ino] { return fail(ErrorCode::kCorrupt, "index: directory {} is malformed", ino); };
   EncodedHeader header{};
-  if (!take(bytes, &header) || header.count > bytes.size() / sizeof(EncodedEntry)) return corrupt();
+  TreesFile trees;
+  if (!take(bytes, &header) || !take(bytes, &trees.url, header.trees_url_length) ||
+      header.count > bytes.size() / sizeof(EncodedEntry))
+    return corrupt();
+  trees.size = header.trees_size;
+  const auto shared_trees = trees.url.empty() ? nullptr : std::make_shared<const TreesFile>(std::move(trees));
   Directory out{ino, header.fetched_at, {}};
   out.entries.reserve(header.count);
   for (uint64_t i = 0; i < header.count; ++i) {
     EncodedEntry e{};
-    if (!take(bytes, &e) || bytes.size() < e.name_length || e.name_length == 0) return corrupt();
-    if (e.type != static_cast<uint8_t>(EntryType::kFile) && e.type != static_cast<uint8_t>(EntryType::kDirectory))
-      return corrupt();
     DirectoryEntry entry;
+    if (!take(bytes, &e) || e.name_length == 0 || !take(bytes, &entry.name, e.name_length)) return corrupt();
+    if (e.type < static_cast<uint8_t>(EntryType::kFile) || e.type > static_cast<uint8_t>(EntryType::kSymlink))
+      return corrupt();
     entry.ino = e.ino;
     entry.type = static_cast<EntryType>(e.type);
     entry.doubtful = (e.flags & kDoubtful) != 0;
@@ -134,8 +183,19 @@ Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
     entry.mtime = e.mtime;
     entry.listed_mtime = e.listed_mtime;
     entry.mtime_granularity = e.mtime_granularity;
-    entry.name.assign(bytes.substr(0, e.name_length));
-    bytes.remove_prefix(e.name_length);
+    if ((e.flags & kHasFacts) != 0) {
+      EncodedFacts facts{};
+      if (!take(bytes, &facts)) return corrupt();
+      entry.mode = facts.mode;
+      entry.mtime_ns = facts.mtime_ns;
+      if ((e.flags & kHasContent) != 0) {
+        auto content = std::make_shared<Content>();
+        if (!take(bytes, &content->hash) || !take(bytes, &content->tree)) return corrupt();
+        content->trees = shared_trees;
+        entry.content = std::move(content);
+      }
+      if (!take(bytes, &entry.target, facts.target_length)) return corrupt();
+    }
     if (!out.entries.empty() && !by_name(out.entries.back(), entry)) return corrupt();
     out.entries.push_back(std::move(entry));
   }

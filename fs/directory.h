@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "cache/index_format.h"
+#include "fs/content.h"
 #include "net/listing.h"
 
 namespace wormhole {
@@ -37,6 +38,12 @@ struct DirectoryEntry {
   int32_t mtime_granularity = 1;
   std::string name;
   bool gone = false;  // the server has said that it has another version: only a HEAD tells which
+
+  // Of manifests only, as in ListedEntry.
+  std::optional<uint16_t> mode;
+  int32_t mtime_ns = 0;
+  std::string target;
+  std::shared_ptr<const Content> content;
 
   bool operator==(const DirectoryEntry&) const = default;
 };

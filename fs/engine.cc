@@ -84,7 +84,8 @@ void Engine::open(OpenFileRef file, std::string url, Opened opened) {
   Task task = [this, file = std::move(file), url = std::move(url), opened = std::move(opened)]() mutable {
     const Ino ino = file->ino();
     const uint64_t size = file->size();
-    reader_->open(ino, size, std::move(url), std::move(file));
+    ContentRef content = file->content();
+    reader_->open(ino, size, std::move(url), std::move(file), std::move(content));
     if (opened) opened();
   };
   now ? loop_->post(std::move(task)) : loop_->post_later(std::move(task));

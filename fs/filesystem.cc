@@ -30,7 +30,9 @@ Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
   const bool directory = node.type == EntryType::kDirectory;
   a.timeout = directory ? name_timeout_ : kFileAttributeTimeout;
   a.stat.st_ino = external(node.ino);
-  a.stat.st_mode = directory ? S_IFDIR | (0555 & ~options_.umask) : S_IFREG | (0444 & ~options_.umask);
+  const mode_t kind = directory ? S_IFDIR : node.type == EntryType::kSymlink ? S_IFLNK : S_IFREG;
+  const mode_t mode = node.mode.value_or(directory ? 0555 : 0444);
+  a.stat.st_mode = kind | (kind == S_IFLNK ? 0777 : mode & ~options_.umask);
   a.stat.st_nlink = directory ? 2 : 1;
   a.stat.st_uid = options_.uid;
   a.stat.st_gid = options_.gid;
@@ -39,7 +41,7 @@ Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
   a.stat.st_blksize = kPreferredRead;
   // A directory of which no listing gives a time, as the root, is as old as the mount.
   const int64_t mtime = directory && node.mtime == 0 ? started_ : node.mtime;
-  a.stat.st_mtim.tv_sec = a.stat.st_ctim.tv_sec = a.stat.st_atim.tv_sec = mtime;
+  a.stat.st_mtim = a.stat.st_ctim = a.stat.st_atim = {mtime, node.mtime_ns};
   return a;
 }
 
@@ -51,6 +53,11 @@ NodeRef Filesystem::node_of(const NodeRef& parent, const DirectoryEntry& entry) 
   node->type = entry.type;
   node->size = entry.size.value_or(0);
   node->mtime = entry.mtime;
+  node->mtime_ns = entry.mtime_ns;
+  node->mode = entry.mode;
+  node->target = entry.target;
+  node->content = entry.content;
+  if (entry.type == EntryType::kSymlink) node->size = entry.target.size();
   node->name = entry.name;
   node->parent = parent;
   return node;
@@ -79,6 +86,13 @@ Result<Filesystem::Attributes> Filesystem::getattr(Ino ino) const {
   return attributes_of(*node);
 }
 
+Result<std::string> Filesystem::readlink(Ino ino) const {
+  const NodeRef node = inodes_.find(internal(ino));
+  if (node == nullptr) return fail(ErrorCode::kStale, "inode {} is not known", ino);
+  if (node->type != EntryType::kSymlink) return fail(ErrorCode::kInvalid, "inode {} is no symlink", ino);
+  return node->target;
+}
+
 // A file that the kernel may pass through waits for the engine's word whether all of it is there. A smaller one shares
 // its file with others, and need not wait.
 void Filesystem::open(Ino ino, OpenReply reply) {
@@ -86,7 +100,7 @@ void Filesystem::open(Ino ino, OpenReply reply) {
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
   catalog_.confirm(node, [this, node, reply = std::move(reply)](Status current) mutable {
     if (!current) return reply(fail(std::move(current.error())));
-    OpenFileRef file = open_files_.open(node->ino, node->size);
+    OpenFileRef file = open_files_.open(node->ino, node->size, node->content);
     OpenFile* const f = file.get();
     if (lies_in_pack(f->size()) || !passthrough_.allowed()) {
       engines_.open(std::move(file), catalog_.url_of(*node), nullptr);

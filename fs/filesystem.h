@@ -64,6 +64,8 @@ class Filesystem {
   void forget(Ino ino, uint64_t lookups);
   // kStale when the kernel asks for an inode that it has forgotten.
   Result<Attributes> getattr(Ino ino) const;
+  // kInvalid when it is no symlink.
+  Result<std::string> readlink(Ino ino) const;
 
   // kStale when the name has another version on the server: the kernel then looks the name up again. The file is the
   // caller's until release().

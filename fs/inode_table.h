@@ -6,11 +6,13 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
 #include "base/thread_annotations.h"
 #include "cache/index_format.h"
+#include "fs/content.h"
 #include "net/listing.h"
 
 namespace wormhole {
@@ -21,6 +23,11 @@ struct Node {
   EntryType type = EntryType::kFile;
   uint64_t size = 0;
   int64_t mtime = 0;
+  // Of manifests only, as in DirectoryEntry.
+  int32_t mtime_ns = 0;
+  std::optional<uint16_t> mode;
+  std::string target;
+  ContentRef content;
   std::string name;
   std::shared_ptr<const Node> parent;  // null for the root
 };

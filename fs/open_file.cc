@@ -50,10 +50,10 @@ int32_t OpenFile::take_backing() {
   return std::exchange(backing_, 0);
 }
 
-OpenFileRef OpenFiles::open(Ino ino, uint64_t size) {
+OpenFileRef OpenFiles::open(Ino ino, uint64_t size, ContentRef content) {
   MutexLock lock(mutex_);
   OpenFileRef& file = files_[ino];
-  if (file == nullptr) file = std::make_shared<OpenFile>(ino, size);
+  if (file == nullptr) file = std::make_shared<OpenFile>(ino, size, std::move(content));
   ++file->opens_;
   return file;
 }

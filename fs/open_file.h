@@ -16,6 +16,7 @@
 
 #include "base/thread_annotations.h"
 #include "cache/complete_file.h"
+#include "fs/content.h"
 #include "cache/index_format.h"
 
 namespace wormhole {
@@ -42,10 +43,12 @@ class Passthrough {
 
 class OpenFile {
  public:
-  OpenFile(Ino ino, uint64_t size) : ino_(ino), size_(size) {}
+  OpenFile(Ino ino, uint64_t size, ContentRef content = nullptr)
+      : ino_(ino), size_(size), content_(std::move(content)) {}
 
   Ino ino() const { return ino_; }
   uint64_t size() const { return size_; }
+  const ContentRef& content() const { return content_; }
 
   // The engine says that all of it is there. From then on reads need not come by.
   void publish(CompleteFileRef file);
@@ -63,6 +66,7 @@ class OpenFile {
 
   const Ino ino_;
   const uint64_t size_;
+  const ContentRef content_;
   std::atomic<const CompleteFile*> complete_{nullptr};
 
   Mutex mutex_;
@@ -81,7 +85,7 @@ using OpenFileRef = std::shared_ptr<OpenFile>;
 // The inodes that are open now.
 class OpenFiles {
  public:
-  OpenFileRef open(Ino ino, uint64_t size);
+  OpenFileRef open(Ino ino, uint64_t size, ContentRef content = nullptr);
   // The same, when it was the last close; else null.
   OpenFileRef close(OpenFile& file);
 

@@ -196,6 +196,11 @@ bool reply_from_cache_file(fuse_req_t req, Filesystem& fs, const OpenFile& file,
   return true;
 }
 
+void op_readlink(fuse_req_t req, fuse_ino_t ino) {
+  const auto target = filesystem(req).readlink(ino);
+  target ? ::fuse_reply_readlink(req, target->c_str()) : ::fuse_reply_err(req, errno_of(target.error().code));
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
   if ((fi->flags & O_ACCMODE) != O_RDONLY) {
     ::fuse_reply_err(req, EROFS);
@@ -306,6 +311,7 @@ fuse_lowlevel_ops make_ops() {
   ops.forget = op_forget;
   ops.forget_multi = op_forget_multi;
   ops.getattr = op_getattr;
+  ops.readlink = op_readlink;
   ops.open = op_open;
   ops.read = op_read;
   ops.release = op_release;

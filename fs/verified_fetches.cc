@@ -128,6 +128,8 @@ void VerifiedFetches::fetch(FetchRequest request) {
   Fetch& f = *fetches_.emplace(request.id, std::move(fetch)).first->second;
   request.sink = sink_;
   request.content = nullptr;
+  // The content is the version: what a server calls it is of no matter, and servers differ.
+  request.validator = {};
   const ByteRange range = request.range;
   network_.fetch(std::move(request));
   // Beside it: the nodes are there when the bytes are.
@@ -259,7 +261,8 @@ void VerifiedFetches::fetch_head(FetchId id, ObjectHead head) {
   if (fetches_.contains(id)) {
     Fetch* f = find(id);
     if (f == nullptr) return;
-    f->server = head.server;
+    f->server = std::move(head.server);
+    head.validator = {};
   }
   reader_->fetch_head(id, std::move(head));
 }
@@ -402,6 +405,7 @@ void VerifiedFetches::wrong(Fetch& f, BlockIndex block) {
   request.range = piece->range;
   request.wanted = {};
   request.content = nullptr;
+  request.validator = {};
   request.buffer = piece->buffer;
   request.sink = sink_;
   request.avoid = f.server;

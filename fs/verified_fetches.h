@@ -25,25 +25,11 @@
 #include "base/mailbox.h"
 #include "base/metrics.h"
 #include "fs/all_readers.h"
+#include "fs/content.h"
 #include "manifest/hash_tree.h"
 #include "net/fetcher.h"
 
 namespace wormhole {
-
-// Where the hash trees of a manifest lie.
-struct TreesFile {
-  std::string url;
-  uint64_t size = 0;  // bytes
-};
-
-// What the bytes of a file must be.
-struct Content {
-  Hash256 hash;
-  uint64_t tree = 0;  // where its hash tree begins in `trees`; without meaning for a file of one block
-  std::shared_ptr<const TreesFile> trees;
-
-  bool operator==(const Content&) const = default;
-};
 
 class VerifiedFetches final : public Fetcher {
  public:

@@ -21,7 +21,9 @@
 
 namespace wormhole {
 
-enum class EntryType : uint8_t { kFile = 1, kDirectory = 2 };
+enum class EntryType : uint8_t { kFile = 1, kDirectory = 2, kSymlink = 3 };  // the last in manifests only
+
+struct Content;  // net/fetcher.h
 
 struct ListedEntry {
   std::string name;  // raw bytes, decoded
@@ -31,6 +33,12 @@ struct ListedEntry {
   // How much `mtime` is rounded down: 60 for nginx' HTML ("21-Nov-2026 02:57"), 1 where seconds are given.
   int32_t mtime_granularity = 60;
   std::string etag;  // as the server would send it with the file; empty when the listing does not say
+
+  // Of manifests only.
+  std::optional<uint16_t> mode;  // permission bits, 07777
+  int32_t mtime_ns = 0;          // below 10^9
+  std::string target;            // of a symlink
+  std::shared_ptr<const Content> content;  // what the bytes of a file must be
 };
 
 struct Listing {

@@ -1,0 +1,32 @@
+// What the bytes of a file must be, as a manifest says it.
+//
+// Thread: values, any; never changed after they are made.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/hash256.h"
+
+namespace wormhole {
+
+// Where the hash trees of a manifest lie (manifest/hash_tree.h).
+struct TreesFile {
+  std::string url;
+  uint64_t size = 0;  // bytes
+
+  bool operator==(const TreesFile&) const = default;
+};
+
+struct Content {
+  Hash256 hash;
+  uint64_t tree = 0;  // where its hash tree begins in `trees`; without meaning for a file of one block
+  std::shared_ptr<const TreesFile> trees;
+
+  bool operator==(const Content&) const = default;
+};
+
+using ContentRef = std::shared_ptr<const Content>;  // null: not known
+
+}  // namespace wormhole

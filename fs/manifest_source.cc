@@ -1,0 +1,218 @@
+#include "fs/manifest_source.h"
+
+#include <charconv>
+
+#include "base/log.h"
+#include "manifest/blake3.h"
+#include "net/url.h"
+
+namespace wormhole {
+namespace {
+
+constexpr uint64_t kMostSignatureBytes = 64 * 1024;
+// A head that could not be had anew is used on, and asked for again after so long.
+constexpr int64_t kAskAgainAfter = 5;
+
+// The segments of `url` below `root`, decoded.
+Result<std::vector<std::string>> path_below(std::string_view root, std::string_view url) {
+  if (!url.starts_with(root)) return fail(ErrorCode::kInvalid, "{} is not below {}", url, root);
+  std::vector<std::string> out;
+  for (url.remove_prefix(root.size()); !url.empty();) {
+    const size_t slash = url.find('/');
+    auto name = decode_segment(url.substr(0, slash));
+    if (!name) return fail(name.error());
+    out.push_back(std::move(*name));
+    url = slash == url.npos ? std::string_view() : url.substr(slash + 1);
+  }
+  return out;
+}
+
+}  // namespace
+
+ManifestSource::ManifestSource(ManifestOptions options, std::string root, std::unique_ptr<ListingSource> otherwise,
+                               Fetcher& fetcher, BufferPool& buffers, Metrics& metrics, AllReaders& all, Index& index,
+                               const Clock& clock)
+    : options_(std::move(options)),
+      root_(std::move(root)),
+      otherwise_(std::move(otherwise)),
+      fetcher_(fetcher),
+      buffers_(buffers),
+      metrics_(metrics),
+      all_(all),
+      index_(index),
+      clock_(clock) {}
+
+ManifestSource::~ManifestSource() = default;
+
+std::string ManifestSource::url_of(std::string_view name) const {
+  return fmt::format("{}{}/{}", root_, kManifestDirectory, name);
+}
+
+void ManifestSource::list(ListingRequest request) {
+  const auto post = request.post;
+  post([this, r = std::make_shared<ListingRequest>(std::move(request))] { list_here(std::move(*r)); });
+}
+
+void ManifestSource::list_here(ListingRequest request) {
+  if (kind_ == Kind::kOther) return otherwise_->list(std::move(request));
+  const int64_t age = clock_.unix_seconds() - checked_at_;
+  const bool fresh = age >= 0 && (age < options_.ttl || (failed_ && age < kAskAgainAfter));
+  if (tree_ != nullptr && (fresh || options_.pinned)) return list_in_tree(std::move(request));
+  if (!asking_) ask_for_head(request);
+  waiting_.push_back(std::move(request));
+}
+
+// --- the head ------------------------------------------------------------------------------------------------------
+
+void ManifestSource::ask_for_head(const ListingRequest& like) {
+  asking_ = true;
+  post_ = like.post;
+  patience_ = like.patience;
+  DocumentRequest request;
+  request.url = url_of(options_.pinned ? pinned_head_name(*options_.pinned) : std::string(kHeadName));
+  request.max_bytes = kMostHeadBytes;
+  request.patience = patience_;
+  ask_for_document(fetcher_, std::move(request), post_, [this](Result<Document> head) { head_came(std::move(head)); });
+}
+
+void ManifestSource::head_came(Result<Document> head) {
+  if (!head) {
+    asking_ = false;
+    const bool is_none = head.error().code == ErrorCode::kNotFound || head.error().code == ErrorCode::kForbidden;
+    if (is_none && kind_ == Kind::kUnknown && !options_.required) {
+      kind_ = Kind::kOther;
+    } else {
+      failed_ = is_none && kind_ == Kind::kUnknown
+                    ? Error{ErrorCode::kNotFound, url_of(kHeadName) + ": there is no manifest"}
+                    : head.error();
+    }
+    return answer_waiting();
+  }
+  if (!head->body.starts_with("WORMHOLE") && kind_ == Kind::kUnknown && !options_.required) {
+    asking_ = false;  // a page that the server sends for anything
+    kind_ = Kind::kOther;
+    return answer_waiting();
+  }
+  if (!options_.check_signature) {
+    asking_ = false;
+    if (auto taken = take_head(head->body, nullptr); !taken) failed_ = taken.error();
+    return answer_waiting();
+  }
+  // The signature of this very head, whatever is put in its place meanwhile.
+  DocumentRequest request;
+  request.url = url_of(pinned_signature_name(blake3(head->body)));
+  request.max_bytes = kMostSignatureBytes;
+  request.patience = patience_;
+  ask_for_document(fetcher_, std::move(request), post_,
+                   [this, bytes = std::move(head->body)](Result<Document> signature) {
+                     signature_came(bytes, std::move(signature));
+                   });
+}
+
+void ManifestSource::signature_came(std::string head, Result<Document> signature) {
+  asking_ = false;
+  if (!signature) {
+    failed_ = signature.error().code == ErrorCode::kNotFound
+                  ? Error{ErrorCode::kForbidden, url_of(kHeadName) + ": it is not signed, and key= asks for that"}
+                  : signature.error();
+  } else if (auto taken = take_head(head, &signature->body); !taken) {
+    failed_ = taken.error();
+  }
+  answer_waiting();
+}
+
+Status ManifestSource::take_head(std::string_view bytes, const std::string* signature) {
+  const Hash256 hash = blake3(bytes);
+  if (options_.pinned && hash != *options_.pinned)
+    return fail(ErrorCode::kCorrupt, "{}: it is not the manifest that was named", root_);
+  if (signature != nullptr) {
+    if (auto ok = options_.check_signature(bytes, *signature); !ok) return ok;
+  }
+  auto head = decode_head(bytes);
+  if (!head) return fail(head.error());
+  const uint64_t highest = highest_sequence();
+  if (head->sequence < highest && !options_.pinned) {
+    return fail(ErrorCode::kStale, "{}: its manifest is older ({}) than one that was seen before ({}): not believed", root_,
+                head->sequence, highest);
+  }
+  failed_.reset();
+  kind_ = Kind::kManifest;
+  checked_at_ = clock_.unix_seconds();
+  if (tree_ != nullptr && hash == head_hash_) return {};
+  if (head->sequence > highest) index_.put_host(url_of(kHeadName), fmt::format("sequence={}", head->sequence));
+  log::info("manifest: url={} sequence={} files={} bytes={} signed={}", root_, head->sequence, head->files, head->bytes,
+            signature != nullptr);
+  head_hash_ = hash;
+  const std::string pages = url_of(pages_name(head->pages));
+  trees_ = std::make_shared<TreesFile>(TreesFile{pages, head->pages_bytes});
+  tree_ = std::make_unique<ManifestTree>(std::move(*head), pages, fetcher_, buffers_, metrics_, all_, patience_,
+                                         [post = post_](Task task) { post(std::move(task)); });
+  return {};
+}
+
+uint64_t ManifestSource::highest_sequence() const {
+  const auto known = index_.host(url_of(kHeadName));
+  constexpr std::string_view kName = "sequence=";
+  if (!known || !known->starts_with(kName)) return 0;
+  uint64_t value = 0;
+  std::from_chars(known->data() + kName.size(), known->data() + known->size(), value);
+  return value;
+}
+
+void ManifestSource::answer_waiting() {
+  if (failed_) {
+    log::warn("manifest: url={} error={} \"{}\"{}", root_, to_string(failed_->code), failed_->message,
+              tree_ ? ", the one before is used on" : "");
+    checked_at_ = clock_.unix_seconds();
+  }
+  for (ListingRequest& request : std::exchange(waiting_, {})) {
+    if (kind_ == Kind::kOther) {
+      otherwise_->list(std::move(request));
+    } else if (tree_ != nullptr) {
+      list_in_tree(std::move(request));
+    } else {
+      request.done(fail(*failed_));
+    }
+  }
+}
+
+// --- a directory ---------------------------------------------------------------------------------------------------
+
+void ManifestSource::list_in_tree(ListingRequest request) {
+  auto path = path_below(root_, request.directory);
+  if (!path) return request.done(fail(path.error()));
+  const bool is_root = path->empty();
+  tree_->list(std::move(*path), [this, is_root, done = std::move(request.done)](auto entries) {
+    entries ? done(listing_of_entries(std::move(*entries), is_root)) : done(fail(entries.error()));
+  });
+}
+
+Listing ManifestSource::listing_of_entries(std::vector<ManifestEntry> entries, bool is_root) const {
+  Listing listing;
+  listing.entries.reserve(entries.size());
+  for (ManifestEntry& e : entries) {
+    if (is_root && e.name == kManifestDirectory) continue;
+    ListedEntry out;
+    out.name = std::move(e.name);
+    out.mode = e.mode;
+    out.mtime = e.mtime;
+    out.mtime_ns = static_cast<int32_t>(e.mtime_ns);
+    out.mtime_granularity = 1;
+    switch (e.type) {
+      case ManifestEntry::Type::kDirectory: out.type = EntryType::kDirectory; break;
+      case ManifestEntry::Type::kSymlink:
+        out.type = EntryType::kSymlink;
+        out.target = std::move(e.target);
+        break;
+      case ManifestEntry::Type::kFile:
+        out.type = EntryType::kFile;
+        out.size = e.size;
+        if (e.hash) out.content = std::make_shared<Content>(Content{*e.hash, e.tree, trees_});
+        break;
+    }
+    listing.entries.push_back(std::move(out));
+  }
+  return listing;
+}
+
+}  // namespace wormhole
