@@ -64,19 +64,14 @@ Result<std::optional<ManifestEntry>> Comparison::take(std::string_view name) {
   return entry;
 }
 
-void Comparison::compare_times(const ManifestEntry& is, const ManifestEntry& said, const std::string& path) {
+void Comparison::compare_mode(const ManifestEntry& is, const ManifestEntry& said, const std::string& path) {
   if (is.mode != said.mode)
     found_({Difference::Kind::kMode, path, fmt::format("{:04o}, in the manifest {:04o}", is.mode, said.mode)});
-  // A directory's time changes with whatever comes and goes in it, which is named by itself.
-  if (is.type == ManifestEntry::Type::kDirectory) return;
-  if (is.mtime != said.mtime || is.mtime_ns != said.mtime_ns)
-    found_({Difference::Kind::kTime, path,
-            fmt::format("{}.{:09}, in the manifest {}.{:09}", is.mtime, is.mtime_ns, said.mtime, said.mtime_ns)});
 }
 
 Status Comparison::begin_directory(const ManifestEntry& directory, const std::string& path) {
   if (levels_.empty()) {
-    compare_times(directory, root_entry(head_), path);
+    compare_mode(directory, root_entry(head_), path);
     levels_.push_back({.path = "", .entries = std::optional<DirectoryCursor>(std::in_place, pages_, head_.root)});
     return {};
   }
@@ -89,7 +84,7 @@ Status Comparison::begin_directory(const ManifestEntry& directory, const std::st
     } else if ((*said)->type != ManifestEntry::Type::kDirectory) {
       found_({Difference::Kind::kType, path, fmt::format("directory, in the manifest {}", word((*said)->type))});
     } else {
-      compare_times(directory, **said, path);
+      compare_mode(directory, **said, path);
       level.entries.emplace(pages_, (*said)->page);
     }
   }
@@ -118,30 +113,34 @@ Status Comparison::entry(ManifestEntry entry, std::span<const std::byte> tree, c
         {Difference::Kind::kType, path, fmt::format("{}, in the manifest {}", word(entry.type), word((*said)->type))});
     return {};
   }
-  compare_times(entry, **said, path);
-  if (entry.type == ManifestEntry::Type::kSymlink) {
-    if (entry.target != (*said)->target)
-      found_({Difference::Kind::kTarget, path, fmt::format("{}, in the manifest {}", entry.target, (*said)->target)});
-    return {};
+  compare_mode(entry, **said, path);
+  const auto other =
+      entry.type == ManifestEntry::Type::kSymlink ? other_target(entry, **said) : other_content(entry, tree, **said);
+  if (!other) return fail(other.error());
+  if (*other) {
+    found_({(*other)->kind, path, (*other)->detail});
+  } else if (entry.mtime != (*said)->mtime || entry.mtime_ns != (*said)->mtime_ns) {
+    found_({Difference::Kind::kTime, path,
+            fmt::format("{}.{:09}, in the manifest {}.{:09}", entry.mtime, entry.mtime_ns, (*said)->mtime,
+                        (*said)->mtime_ns)});
   }
-  return compare_content(entry, tree, **said, path);
+  return {};
 }
 
-Status Comparison::compare_content(const ManifestEntry& is, std::span<const std::byte> tree, const ManifestEntry& said,
-                                   const std::string& path) {
-  if (is.size != said.size) {
-    found_({Difference::Kind::kSize, path, fmt::format("{} bytes, in the manifest {}", is.size, said.size)});
-    return {};
-  }
-  if (!said.hash) return {};
-  const auto said_tree = load_tree(pages_, said);
+Result<std::optional<Difference>> Comparison::other_target(const ManifestEntry& is, const ManifestEntry& said) {
+  if (is.target == said.target) return std::nullopt;
+  return Difference{Difference::Kind::kTarget, "", fmt::format("{}, in the manifest {}", is.target, said.target)};
+}
+
+Result<std::optional<Difference>> Comparison::other_content(const ManifestEntry& is, std::span<const std::byte> tree,
+                                                            const ManifestEntry& said) {
+  const auto said_tree = load_tree(pages_, said);  // it is checked in any case
   if (!said_tree) return fail(said_tree.error());
-  if (is.hash == said.hash) return {};
+  if (is.size != said.size)
+    return Difference{Difference::Kind::kSize, "", fmt::format("{} bytes, in the manifest {}", is.size, said.size)};
+  if (!said.hash || is.hash == said.hash) return std::nullopt;
   const HashTreeShape shape(is.size);
-  if (shape.levels() == 0) {
-    found_({Difference::Kind::kContent, path, ""});
-    return {};
-  }
+  if (shape.levels() == 0) return Difference{Difference::Kind::kContent, "", ""};
   // Which blocks: level 0 lies last.
   const size_t bytes = shape.nodes(0) * sizeof(Hash256);
   const auto ours = tree.last(bytes), theirs = std::span(*said_tree).last(bytes);
@@ -152,9 +151,8 @@ Status Comparison::compare_content(const ManifestEntry& is, std::span<const std:
     ++wrong;
     first = b;
   }
-  found_({Difference::Kind::kContent, path,
-          fmt::format("{} of {} blocks, the first at byte {}", wrong, shape.blocks(), first * kBlockSize)});
-  return {};
+  return Difference{Difference::Kind::kContent, "",
+                    fmt::format("{} of {} blocks, the first at byte {}", wrong, shape.blocks(), first * kBlockSize)};
 }
 
 Status Comparison::left_out(const std::string& path, const std::string& why) {

@@ -22,7 +22,7 @@ struct Difference {
     kContent,     // of the same size
     kTarget,      // of a symlink
     kMode,        //
-    kTime,        //
+    kTime,        // of a file or symlink that is the same otherwise
     kUnreadable,  // nobody can tell
   };
   Kind kind;
@@ -55,9 +55,11 @@ class Comparison final : public ScanVisitor {
   // The entry of that name, behind which the cursor stands then; what is before it is missing.
   Result<std::optional<ManifestEntry>> take(std::string_view name);
   Status missing_before(Level& level, std::string_view name);
-  void compare_times(const ManifestEntry& is, const ManifestEntry& said, const std::string& path);
-  Status compare_content(const ManifestEntry& is, std::span<const std::byte> tree, const ManifestEntry& said,
-                         const std::string& path);
+  void compare_mode(const ManifestEntry& is, const ManifestEntry& said, const std::string& path);
+  // Nothing when it is the same; a difference without its path.
+  static Result<std::optional<Difference>> other_target(const ManifestEntry& is, const ManifestEntry& said);
+  Result<std::optional<Difference>> other_content(const ManifestEntry& is, std::span<const std::byte> tree,
+                                                  const ManifestEntry& said);
 
   const ManifestHead& head_;
   const PageSource& pages_;

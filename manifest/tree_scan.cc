@@ -292,8 +292,7 @@ class Scan {
     if (S_ISDIR(local.stamp.mode)) {
       if (path == kManifestDirectory) return {};
       if (options_.excluded == std::pair(local.stamp.device, local.stamp.inode)) return {};
-      if (options_.one_file_system && local.stamp.device != device_)
-        return left_out(path, "another file system is mounted there");
+      if (options_.one_file_system && local.stamp.device != device_) return {};
       std::optional<DirectoryCursor> below;
       if (before != nullptr && before->type == ManifestEntry::Type::kDirectory)
         below.emplace(options_.known->pages, before->page);
@@ -301,7 +300,10 @@ class Scan {
     }
     if (local.error != 0) return left_out(path, std::strerror(local.error));
     if (S_ISLNK(local.stamp.mode)) return symlink(path, local);
-    if (!S_ISREG(local.stamp.mode)) return left_out(path, "it is neither a file nor a directory nor a symlink");
+    if (!S_ISREG(local.stamp.mode)) {
+      log::info("skipped, it is neither a file nor a directory nor a symlink: path={}", path);
+      return {};
+    }
     Item& item = add(Item::What::kFile, path);
     item.entry = entry_of(local.name, ManifestEntry::Type::kFile, local.stamp);
     item.stamp = local.stamp;

@@ -56,7 +56,8 @@ class ScanVisitor {
   // A file or a symlink; `tree` is the hash tree of a file that has one. `path` is relative to the root.
   virtual Status entry(ManifestEntry entry, std::span<const std::byte> tree, const std::string& path) = 0;
   virtual Status end_directory() = 0;
-  // In the place of an entry. The scan goes on.
+  // In the place of an entry that cannot be read. The scan goes on. (Fifos, sockets and devices are skipped, with a
+  // line in the log.)
   virtual Status left_out(const std::string& path, const std::string& why) = 0;
   // Several times a second. False: it ends, with kCancelled.
   virtual bool goes_on(const ScanProgress& progress) = 0;

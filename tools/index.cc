@@ -164,7 +164,8 @@ class Display {
     counting_ = start_thread("wh-count", [this, top = options.source] {
       Walk walk;
       walk.sizes = Walk::Sizes::kExact;
-      walk.file = [this](const WalkedFile& file) {
+      walk.file = [this, own = top + "/" + std::string(kManifestDirectory) + "/"](const WalkedFile& file) {
+        if (file.path.starts_with(own)) return true;
         ++files_;
         bytes_ += file.size;
         return !stop_.load();
@@ -176,6 +177,7 @@ class Display {
   ~Display() { stop_counting(); }
 
   bool update(const ScanProgress& progress) {
+    done_files_ = progress.files;
     if (counted_) {
       bar_.set_total(bytes_);
       bar_.relabel(fmt::format("{} {} / {} files", doing_, progress.files, files_.load()));
@@ -187,6 +189,7 @@ class Display {
   }
   void finish() {
     stop_counting();
+    bar_.relabel(fmt::format("{} {} files", doing_, done_files_));
     bar_.finish();
   }
   double seconds() const { return std::chrono::duration<double>(clock_.now() - begin_).count(); }
@@ -201,6 +204,7 @@ class Display {
   const TimePoint begin_ = clock_.now();
   const std::string doing_;
   ProgressBar bar_;
+  uint64_t done_files_ = 0;
   std::atomic<bool> stop_{false}, counted_{false};
   std::atomic<uint64_t> files_{0}, bytes_{0};
   std::thread counting_;
