@@ -121,21 +121,36 @@ bool HashTree::matches(BlockIndex block, std::span<const std::byte> bytes) const
 
 // --- build ---------------------------------------------------------------------------------------------------------
 
+HashTreeBuilder::HashTreeBuilder(uint64_t size) : shape_(size), nodes_(shape_.blocks()) {}
+
 Hash256 HashTreeBuilder::finish(std::vector<std::byte>* out) const {
-  std::vector<std::vector<Hash256>> levels{nodes_};
-  while (levels.size() < shape_.levels()) {
-    const std::vector<Hash256>& below = levels.back();
+  std::vector<std::vector<Hash256>> above;  // level 1 first
+  while (above.size() + 1 < shape_.levels()) {
+    const std::vector<Hash256>& below = above.empty() ? nodes_ : above.back();
     std::vector<Hash256> nodes;
     for (size_t i = 0; i < below.size(); i += kTreeFanout)
       nodes.push_back(
           blake3_parent(std::span(below).subspan(i, std::min<size_t>(kTreeFanout, below.size() - i)), false));
-    levels.push_back(std::move(nodes));
+    above.push_back(std::move(nodes));
   }
-  for (size_t level = levels.size(); level-- > 0;) {
-    const auto bytes = std::as_bytes(std::span(levels[level]));
+  const auto append = [out](const std::vector<Hash256>& level) {
+    const auto bytes = std::as_bytes(std::span(level));
     out->insert(out->end(), bytes.begin(), bytes.end());
-  }
-  return blake3_parent(levels.back(), true);
+  };
+  for (size_t level = above.size(); level-- > 0;) append(above[level]);
+  append(nodes_);
+  return blake3_parent(above.empty() ? nodes_ : above.back(), true);
+}
+
+bool is_tree_of(uint64_t size, const Hash256& file, std::span<const std::byte> tree) {
+  const HashTreeShape shape(size);
+  if (shape.levels() == 0 || tree.size() != shape.bytes()) return false;
+  // Level 0, which is last, says what all the others are.
+  const std::vector<Hash256> nodes = nodes_of(tree.last(shape.nodes(0) * kNodeBytes));
+  HashTreeBuilder builder(size);
+  for (BlockIndex b = 0; b < nodes.size(); ++b) builder.set(b, nodes[b]);
+  std::vector<std::byte> expected;
+  return builder.finish(&expected) == file && std::ranges::equal(expected, tree);
 }
 
 }  // namespace wormhole

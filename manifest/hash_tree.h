@@ -87,18 +87,23 @@ class HashTree {
   std::vector<std::unordered_map<uint64_t, Group>> levels_;  // those that are known; level 0 first
 };
 
-// Of a file that is hashed from its first block to its last.
+// Of a file that is hashed, its blocks in any order.
+//
+// Thread: set() any, for different blocks at the same time; the rest the owner's, when all have been set.
 class HashTreeBuilder {
  public:
-  explicit HashTreeBuilder(uint64_t size) : shape_(size) {}
-  // In order. For files of more than one block.
-  void add(const Hash256& block_node) { nodes_.push_back(block_node); }
-  // Once all blocks are added: the file's hash, and the tree's bytes appended to `out`.
+  // REQUIRES: more than one block.
+  explicit HashTreeBuilder(uint64_t size);
+  void set(BlockIndex block, const Hash256& node) { nodes_[block] = node; }
+  // The file's hash, and the tree's bytes appended to `out`.
   Hash256 finish(std::vector<std::byte>* out) const;
 
  private:
   HashTreeShape shape_;
   std::vector<Hash256> nodes_;
 };
+
+// Whether these are the bytes of the tree of the file, all of them.
+bool is_tree_of(uint64_t size, const Hash256& file, std::span<const std::byte> tree);
 
 }  // namespace wormhole

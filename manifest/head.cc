@@ -15,6 +15,7 @@ constexpr size_t kMostMirrors = 256;
 
 std::string pages_name(const Hash256& pages) { return "pages-" + pages.hex().substr(0, 32); }
 std::string pinned_head_name(const Hash256& head) { return "manifest-" + head.hex(); }
+std::string pinned_signature_name(const Hash256& head) { return pinned_head_name(head) + ".minisig"; }
 
 std::string encode(const ManifestHead& h) {
   ByteWriter out;
@@ -76,7 +77,8 @@ Result<ManifestHead> decode_head(std::string_view bytes) {
   for (uint32_t i = 0; in.ok() && i < mirrors && i < kMostMirrors; ++i)
     h.mirrors.emplace_back(in.raw(in.fixed<uint32_t>()));
   in.hash();
-  if (!in.ok() || !in.at_end() || mode > 07777 || mirrors > kMostMirrors)
+  if (!in.ok() || !in.at_end() || mode > 07777 || mirrors > kMostMirrors || !h.root.is_possible() ||
+      h.pages_bytes > kMostPagesBytes)
     return fail(ErrorCode::kCorrupt, "the manifest is no valid one");
   if (block_size != kBlockSize)
     return fail(ErrorCode::kFormat, "the manifest has blocks of {} bytes, this program reads {}", block_size,

@@ -25,8 +25,9 @@ inline constexpr std::string_view kSignatureName = "manifest.minisig";
 
 struct ManifestHead {
   // Greater in each manifest of a tree than in the one before: who has seen a signed one takes no older one for newer.
+  // A first one has the seconds since the epoch, so that a tree whose manifests were lost goes on above them.
   uint64_t sequence = 0;
-  int64_t created = 0;                                // nanoseconds since the epoch
+  int64_t created = 0;                                // when its making began; nanoseconds since the epoch
   uint64_t files = 0, directories = 0, symlinks = 0;  // in all; the root counts
   uint64_t bytes = 0;                                 // of all files
   Hash256 pages;                                      // BLAKE3 of the pages file
@@ -44,6 +45,8 @@ struct ManifestHead {
 std::string pages_name(const Hash256& pages);
 // "manifest-" and 64 hex digits, BLAKE3 of the head's bytes: the same manifest for ever.
 std::string pinned_head_name(const Hash256& head);
+// The signature of this very head: found without a race while a new one is put in its place.
+std::string pinned_signature_name(const Hash256& head);
 
 std::string encode(const ManifestHead& head);
 // Errors: kFormat (of a later version), kCorrupt (cut short, or not one).

@@ -2,8 +2,9 @@
 
 #include <zstd.h>
 
-#include <memory>
+#include <algorithm>
 
+#include "base/block.h"
 #include "manifest/blake3.h"
 #include "manifest/bytes.h"
 
@@ -71,11 +72,12 @@ bool read(ByteReader& in, ManifestEntry& e) {
         e.hash = in.hash();
         e.tree = in.varint();
       }
-      return in.ok() && e.size <= INT64_MAX;
+      return in.ok() && e.size < kMostPagesBytes && e.tree < kMostPagesBytes &&
+             (e.hash && e.size > kBlockSize ? e.tree >= kPagesMagic.size() : e.tree == 0);
     case ManifestEntry::Type::kDirectory:
       e.entries = in.varint();
       e.page = read_page_ref(in);
-      return in.ok();
+      return in.ok() && e.page.is_possible();
     case ManifestEntry::Type::kSymlink:
       e.target = in.string();
       return in.ok() && !e.target.empty() && e.target.size() <= 4095 && e.target.find('\0') == e.target.npos;
@@ -96,7 +98,23 @@ size_t encoded_size(const ManifestEntry& entry) {
   return out.size();
 }
 
-StoredPage store_page(const DirectoryPage& page) {
+size_t encoded_size(const DirectoryPage::Child& child) {
+  ByteWriter out;
+  out.string(child.first);
+  write(out, child.page);
+  return out.size();
+}
+
+PageLookup look_up(const DirectoryPage& page, std::string_view name) {
+  if (page.children.empty()) {
+    const auto it = std::ranges::lower_bound(page.entries, name, {}, &ManifestEntry::name);
+    return {.entry = it != page.entries.end() && it->name == name ? &*it : nullptr};
+  }
+  const auto behind = std::ranges::upper_bound(page.children, name, {}, &DirectoryPage::Child::first);
+  return {.next = behind == page.children.begin() ? nullptr : &std::prev(behind)->page};
+}
+
+StoredPage store_page(const DirectoryPage& page, uint64_t offset) {
   ByteWriter out;
   out.fixed(page.children.empty() ? kEntries : kChildren);
   out.varint(page.children.empty() ? page.entries.size() : page.children.size());
@@ -107,6 +125,7 @@ StoredPage store_page(const DirectoryPage& page) {
   }
   const std::string raw = out.take();
   StoredPage stored;
+  stored.ref.offset = offset;
   stored.bytes.resize(::ZSTD_compressBound(raw.size()));
   const size_t size =
       ::ZSTD_compress(stored.bytes.data(), stored.bytes.size(), raw.data(), raw.size(), kCompressionLevel);
@@ -125,8 +144,8 @@ Result<DirectoryPage> load_page(const PageRef& ref, std::string_view stored) {
   const auto broken = [&](std::string_view why) {
     return fail(ErrorCode::kCorrupt, "manifest: the page at {}, {} bytes, {}", ref.offset, ref.stored, why);
   };
+  if (!ref.is_possible()) return broken("has an impossible place or length");
   if (stored.size() != ref.stored || blake3(stored) != ref.hash) return broken("is not the one that is meant");
-  if (ref.raw > kMostPageBytes || ref.stored > ref.raw) return broken("has an impossible length");
   std::string unpacked;
   if (ref.stored < ref.raw) {
     unpacked.resize(ref.raw);
@@ -151,7 +170,8 @@ Result<DirectoryPage> load_page(const PageRef& ref, std::string_view stored) {
       DirectoryPage::Child& c = page.children.emplace_back();
       c.first = in.string();
       c.page = read_page_ref(in);
-      if (!in.ok() || !is_entry_name(c.first)) return broken("names a page that cannot be one");
+      if (!in.ok() || !is_entry_name(c.first) || !c.page.is_possible())
+        return broken("names a page that cannot be one");
       name = c.first;
     }
     if (name <= before) return broken("is not in order");

@@ -23,6 +23,11 @@ namespace wormhole {
 inline constexpr uint32_t kPageBytes = 64 * 1024;
 // No page is larger, whatever it says; one entry with the longest name and target fits.
 inline constexpr uint32_t kMostPageBytes = 1 << 20;
+// Nor is anything farther in the pages file: places can be added without overflow.
+inline constexpr uint64_t kMostPagesBytes = uint64_t{1} << 62;
+
+// The pages file begins with it, so that nothing else lies at 0.
+inline constexpr std::string_view kPagesMagic = "WORMPAGE";
 
 // Where a page lies in the pages file.
 struct PageRef {
@@ -31,6 +36,11 @@ struct PageRef {
   uint32_t raw = 0;     // bytes, as decoded
   Hash256 hash;         // BLAKE3 of the stored bytes
 
+  // Whether a page can be so: known before it is fetched.
+  bool is_possible() const {
+    return offset >= kPagesMagic.size() && offset < kMostPagesBytes && stored > 0 && stored <= raw &&
+           raw <= kMostPageBytes;
+  }
   bool operator==(const PageRef&) const = default;
 };
 
@@ -46,7 +56,7 @@ struct ManifestEntry {
   // Of a file.
   uint64_t size = 0;            // bytes
   std::optional<Hash256> hash;  // nothing in a manifest that was made of a listing
-  uint64_t tree = 0;            // where its hash tree (hash_tree.h) begins in the pages file; 0: it has none
+  uint64_t tree = 0;  // where its hash tree (hash_tree.h) begins in the pages file, if it has blocks and a hash
 
   // Of a directory.
   PageRef page;
@@ -72,16 +82,24 @@ struct DirectoryPage {
 // Whether it can be a name in a tree: not empty, ".", "..", longer than 255 bytes, nor with '/' or NUL.
 bool is_entry_name(std::string_view name);
 
-// The bytes that are stored, and where they are named but for the offset.
+// The bytes that are stored, and what names them.
 struct StoredPage {
   PageRef ref;
   std::string bytes;
 };
-StoredPage store_page(const DirectoryPage& page);
+StoredPage store_page(const DirectoryPage& page, uint64_t offset);
 // kCorrupt when it is not the page that `ref` names, or breaks a rule.
 Result<DirectoryPage> load_page(const PageRef& ref, std::string_view stored);
 
-// How many bytes the entry adds to a page.
+// How many bytes it adds to a page.
 size_t encoded_size(const ManifestEntry& entry);
+size_t encoded_size(const DirectoryPage::Child& child);
+
+// What a page says of a name: the entry; or in which page it would be; or neither, then it is not there.
+struct PageLookup {
+  const ManifestEntry* entry = nullptr;
+  const PageRef* next = nullptr;
+};
+PageLookup look_up(const DirectoryPage& page, std::string_view name);
 
 }  // namespace wormhole

@@ -20,6 +20,7 @@ CLI::App* add_cache_command(CLI::App& program, Run& run);   // cache.cc
 CLI::App* add_evict_command(CLI::App& program, Run& run);   // evict.cc
 CLI::App* add_get_command(CLI::App& program, Run& run);     // get.cc
 CLI::App* add_host_command(CLI::App& program, Run& run);    // host.cc
+CLI::App* add_index_command(CLI::App& program, Run& run);   // index.cc
 CLI::App* add_mount_command(CLI::App& program, Run& run);   // mount.cc
 CLI::App* add_pin_command(CLI::App& program, Run& run);     // pin.cc
 CLI::App* add_status_command(CLI::App& program, Run& run);  // status.cc

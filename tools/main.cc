@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   add_cache_command(program, run);
   add_get_command(program, run);
   add_host_command(program, run);
+  add_index_command(program, run);
   for (CLI::App* command : program.get_subcommands({})) {
     command->set_version_flag("--version", "wormhole " WORMHOLE_VERSION);
   }

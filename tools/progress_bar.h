@@ -66,6 +66,8 @@ class ProgressBar {
 
   // What stands in front of the line from now on.
   void relabel(std::string label) { progress_.label = std::move(label); }
+  // All of it, once somebody knows, or knows better.
+  void set_total(uint64_t total) { progress_.total = total; }
   // Call often, also when nothing has moved: the bar decides when to draw.
   void update(uint64_t done);
   // The work is done: how much, how long, how fast. Without this the line stays as it is.

@@ -18,7 +18,7 @@ struct Tree {
     std::mt19937 chance(seed);
     for (std::byte& b : content) b = static_cast<std::byte>(chance());
     HashTreeBuilder builder(size);
-    for (BlockIndex b = 0; b < block_count(size); ++b) builder.add(blake3_block(block(b), b));
+    for (BlockIndex b = 0; b < block_count(size); ++b) builder.set(b, blake3_block(block(b), b));
     hash = builder.finish(&tree);
   }
   std::span<const std::byte> block(BlockIndex b) const {
@@ -85,6 +85,19 @@ TEST(HashTreeTest, OneWrongBitAnywhereIsRefused) {
       }
     }
     ASSERT_TRUE(refused) << at;
+  }
+}
+
+TEST(HashTreeTest, AWholeTreeIsCheckedAtOnce) {
+  const Tree t(200 * kBlockSize + 7);
+  EXPECT_TRUE(is_tree_of(t.content.size(), t.hash, t.tree));
+  EXPECT_FALSE(is_tree_of(t.content.size(), blake3("another"), t.tree));
+  EXPECT_FALSE(is_tree_of(t.content.size(), t.hash, std::span(t.tree).first(t.tree.size() - 32)));
+  EXPECT_FALSE(is_tree_of(1000, t.hash, {}));
+  for (size_t at = 0; at < t.tree.size(); at += 31) {
+    std::vector<std::byte> wrong = t.tree;
+    wrong[at] ^= std::byte{1};
+    ASSERT_FALSE(is_tree_of(t.content.size(), t.hash, wrong)) << at;
   }
 }
 

@@ -28,7 +28,7 @@ DirectoryPage example() {
   directory.type = ManifestEntry::Type::kDirectory;
   directory.mode = 02755;
   directory.mtime = -1;
-  directory.page = {1, 2, 3, blake3("x")};
+  directory.page = {8, 2, 3, blake3("x")};
   directory.entries = 12;
   page.entries.push_back(directory);
   page.entries.push_back(file("c", 1 << 30));
@@ -45,7 +45,7 @@ DirectoryPage example() {
 }
 
 TEST(ManifestPageTest, IsReadBackAsItWas) {
-  const StoredPage stored = store_page(example());
+  const StoredPage stored = store_page(example(), 8);
   const auto back = load_page(stored.ref, stored.bytes);
   ASSERT_THAT(back, test::Succeeds());
   EXPECT_EQ(back->entries, example().entries);
@@ -53,7 +53,7 @@ TEST(ManifestPageTest, IsReadBackAsItWas) {
 }
 
 TEST(ManifestPageTest, AnEmptyDirectoryIsAPage) {
-  const StoredPage stored = store_page({});
+  const StoredPage stored = store_page({}, 8);
   const auto back = load_page(stored.ref, stored.bytes);
   ASSERT_THAT(back, test::Succeeds());
   EXPECT_TRUE(back->entries.empty());
@@ -61,15 +61,15 @@ TEST(ManifestPageTest, AnEmptyDirectoryIsAPage) {
 
 TEST(ManifestPageTest, APageOfPagesIsReadBack) {
   DirectoryPage page;
-  page.children = {{"a", {1, 2, 3, blake3("1")}}, {"m", {4, 5, 6, blake3("2")}}};
-  const StoredPage stored = store_page(page);
+  page.children = {{"a", {8, 2, 3, blake3("1")}}, {"m", {10, 5, 6, blake3("2")}}};
+  const StoredPage stored = store_page(page, 8);
   const auto back = load_page(stored.ref, stored.bytes);
   ASSERT_THAT(back, test::Succeeds());
   EXPECT_EQ(back->children, page.children);
 }
 
 TEST(ManifestPageTest, AWrongByteOrLengthIsRefused) {
-  const StoredPage stored = store_page(example());
+  const StoredPage stored = store_page(example(), 8);
   for (size_t at = 0; at < stored.bytes.size(); ++at) {
     std::string wrong = stored.bytes;
     wrong[at] ^= 1;
@@ -84,7 +84,7 @@ TEST(ManifestPageTest, NamesThatCannotBeAreRefused) {
                                   std::string("a\0b", 3), std::string(256, 'x')}) {
     DirectoryPage page;
     page.entries = {file(name)};
-    const StoredPage stored = store_page(page);
+    const StoredPage stored = store_page(page, 8);
     EXPECT_THAT(load_page(stored.ref, stored.bytes), test::FailsWith(ErrorCode::kCorrupt)) << name;
   }
 }
@@ -93,13 +93,13 @@ TEST(ManifestPageTest, NamesOutOfOrderOrTwiceAreRefused) {
   for (const auto& names : {std::pair("b", "a"), std::pair("a", "a")}) {
     DirectoryPage page;
     page.entries = {file(names.first), file(names.second)};
-    const StoredPage stored = store_page(page);
+    const StoredPage stored = store_page(page, 8);
     EXPECT_THAT(load_page(stored.ref, stored.bytes), test::FailsWith(ErrorCode::kCorrupt));
   }
 }
 
 TEST(ManifestPageTest, AnImpossibleLengthIsRefusedBeforeItIsTaken) {
-  StoredPage stored = store_page(example());
+  StoredPage stored = store_page(example(), 8);
   stored.ref.raw = UINT32_MAX;
   EXPECT_THAT(load_page(stored.ref, stored.bytes), test::FailsWith(ErrorCode::kCorrupt));
 }
@@ -107,7 +107,7 @@ TEST(ManifestPageTest, AnImpossibleLengthIsRefusedBeforeItIsTaken) {
 TEST(ManifestPageTest, ALinkWithoutTargetIsRefused) {
   DirectoryPage page = example();
   page.entries[3].target = "";
-  const StoredPage stored = store_page(page);
+  const StoredPage stored = store_page(page, 8);
   EXPECT_THAT(load_page(stored.ref, stored.bytes), test::FailsWith(ErrorCode::kCorrupt));
 }
 
