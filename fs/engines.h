@@ -57,6 +57,8 @@ class Engines {
   void stop();
 
   size_t count() const { return engines_.size(); }
+  // What is counted together: for fetches that are no reader's.
+  AllReaders& all() { return all_; }
   // Which of them has the object.
   size_t number_of(Ino ino) const;
   // "io_uring"; "threads" if one of them could not have it.

@@ -4,12 +4,12 @@
 
 #include "base/log.h"
 #include "manifest/blake3.h"
+#include "manifest/signature.h"
 #include "net/url.h"
 
 namespace wormhole {
 namespace {
 
-constexpr uint64_t kMostSignatureBytes = 64 * 1024;
 // A head that could not be had anew is used on, and asked for again after so long.
 constexpr int64_t kAskAgainAfter = 5;
 
@@ -78,13 +78,13 @@ void ManifestSource::ask_for_head(const ListingRequest& like) {
 void ManifestSource::head_came(Result<Document> head) {
   if (!head) {
     asking_ = false;
-    const bool is_none = head.error().code == ErrorCode::kNotFound || head.error().code == ErrorCode::kForbidden;
+    // Whatever else is wrong with the server, the listing will tell.
+    const bool is_none = !server_did_not_speak(head.error().code) && head.error().code != ErrorCode::kCancelled;
     if (is_none && kind_ == Kind::kUnknown && !options_.required) {
       kind_ = Kind::kOther;
     } else {
-      failed_ = is_none && kind_ == Kind::kUnknown
-                    ? Error{ErrorCode::kNotFound, url_of(kHeadName) + ": there is no manifest"}
-                    : head.error();
+      failed_ = head.error();
+      failed_->message = "the manifest cannot be had: " + failed_->message;
     }
     return answer_waiting();
   }
@@ -132,8 +132,8 @@ Status ManifestSource::take_head(std::string_view bytes, const std::string* sign
   if (!head) return fail(head.error());
   const uint64_t highest = highest_sequence();
   if (head->sequence < highest && !options_.pinned) {
-    return fail(ErrorCode::kStale, "{}: its manifest is older ({}) than one that was seen before ({}): not believed", root_,
-                head->sequence, highest);
+    return fail(ErrorCode::kStale, "{}: its manifest is older ({}) than one that was seen before ({}): not believed",
+                root_, head->sequence, highest);
   }
   failed_.reset();
   kind_ = Kind::kManifest;

@@ -28,8 +28,8 @@
 namespace wormhole {
 
 struct ManifestOptions {
-  bool required = false;           // a tree without a manifest is an error
-  std::optional<Hash256> pinned;   // this very manifest, for ever
+  bool required = false;          // a tree without a manifest is an error
+  std::optional<Hash256> pinned;  // this very manifest, for ever
   // Of the head's bytes and the text of the signature file. Empty: no signature is asked for.
   std::function<Status(std::string_view head, std::string_view signature)> check_signature;
   int64_t ttl = 60;  // seconds for which a head is believed

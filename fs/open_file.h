@@ -16,8 +16,8 @@
 
 #include "base/thread_annotations.h"
 #include "cache/complete_file.h"
-#include "fs/content.h"
 #include "cache/index_format.h"
+#include "fs/content.h"
 
 namespace wormhole {
 

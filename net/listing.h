@@ -35,9 +35,9 @@ struct ListedEntry {
   std::string etag;  // as the server would send it with the file; empty when the listing does not say
 
   // Of manifests only.
-  std::optional<uint16_t> mode;  // permission bits, 07777
-  int32_t mtime_ns = 0;          // below 10^9
-  std::string target;            // of a symlink
+  std::optional<uint16_t> mode;            // permission bits, 07777
+  int32_t mtime_ns = 0;                    // below 10^9
+  std::string target;                      // of a symlink
   std::shared_ptr<const Content> content;  // what the bytes of a file must be
 };
 

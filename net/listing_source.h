@@ -25,12 +25,13 @@
 namespace wormhole {
 
 enum class ListingKind : uint8_t {
-  kAuto,    // found out
-  kHtml,    // the page that a browser gets
-  kJson,    // nginx' autoindex_format json, Caddy
-  kWebdav,  // PROPFIND
-  kS3,      // ListObjectsV2
-  kFile,    // no directory at all: the URL is a file
+  kAuto,      // found out
+  kHtml,      // the page that a browser gets
+  kJson,      // nginx' autoindex_format json, Caddy
+  kWebdav,    // PROPFIND
+  kS3,        // ListObjectsV2
+  kFile,      // no directory at all: the URL is a file
+  kManifest,  // none of these: a manifest tells everything (fs/manifest_source.h)
 };
 
 struct ListingRequest {

@@ -10,10 +10,14 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fstream>
 #include <future>
+#include <iterator>
 #include <thread>
 
 #include "base/log.h"
+#include "fs/manifest_source.h"
+#include "manifest/signature.h"
 #include "tools/mount_table.h"
 
 namespace wormhole {
@@ -27,6 +31,15 @@ constexpr int kLockPatienceSeconds = 5;
 // may wait, 16 readers lose a tenth on two cores).
 constexpr unsigned kMaxFuseThreads = 8;
 constexpr unsigned kDiskWaiters = 1;
+
+Result<PublicKey> read_public_key(const std::string& path) {
+  std::ifstream file(path);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file) return fail(ErrorCode::kIo, "manifest-key: {} cannot be read", path);
+  auto key = PublicKey::parse(text);
+  if (!key) return fail(ErrorCode::kInvalid, "manifest-key: {}: {}", path, key.error().message);
+  return key;
+}
 
 constexpr const char* kBeginsAnew = "the cache's index was damaged: what was cached is fetched again";
 
@@ -101,7 +114,7 @@ Result<std::string> Daemon::start() {
                                 EngineBase{*space_, *index_, *fetcher_, *buffers_, metrics_, clock_}, [this](Ino ino) {
                                   if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
                                 });
-  listings_ = make_listing_source(options_.listing, *fetcher_);
+  if (auto s = make_listings(*root); !s) return fail(s.error());
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
                                        std::move(*root), root_ino, *index_, *fetcher_, *listings_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engines_->drop(inos); });
@@ -183,6 +196,31 @@ void Daemon::refuse_passthrough() {
 }
 
 // A mount whose root cannot be listed is of no use to anybody: better an error now than at the first ls.
+// A tree may have a manifest; with listing=auto that is looked for before anything else.
+Status Daemon::make_listings(const RemoteRoot& root) {
+  const ListingKind kind = options_.listing.kind;
+  listings_ = make_listing_source(options_.listing, *fetcher_);
+  const bool required =
+      kind == ListingKind::kManifest || !options_.manifest_key_file.empty() || options_.manifest.has_value();
+  if (root.file || (kind != ListingKind::kAuto && !required)) return {};
+  ManifestOptions manifest;
+  manifest.required = required;
+  manifest.pinned = options_.manifest;
+  manifest.ttl = options_.ttl;
+  if (!options_.manifest_key_file.empty()) {
+    auto key = read_public_key(options_.manifest_key_file);
+    if (!key) return fail(key.error());
+    manifest.check_signature = [key = *key](std::string_view head, std::string_view signature) -> Status {
+      auto comment = verify_signature(key, head, signature);
+      if (!comment) return fail(comment.error());
+      return {};
+    };
+  }
+  listings_ = std::make_unique<ManifestSource>(std::move(manifest), root.url.str(), std::move(listings_), *fetcher_,
+                                               *buffers_, metrics_, engines_->all(), *index_, clock_);
+  return {};
+}
+
 Status Daemon::check_root_listing() {
   std::promise<Status> answered;
   auto answer = answered.get_future();
@@ -312,6 +350,7 @@ nlohmann::json Daemon::status() const {
       {"window_bytes", value(m.window_bytes)},
       {"blocks_stored", value(m.blocks_stored)},
       {"blocks_corrupt", value(m.blocks_corrupt)},
+      {"blocks_refused", value(m.blocks_refused)},
       {"store_errors", value(m.store_errors)},
       {"stores_without_room", value(m.stores_without_room)},
       {"bytes_evicted", value(m.bytes_evicted)},

@@ -42,6 +42,7 @@ class Daemon {
   void remember_servers();
   Result<RemoteRoot> find_root(const Url& url, Ino* ino, std::string* warning);
   void refuse_passthrough();
+  Status make_listings(const RemoteRoot& root);
   Status check_root_listing();
   Status mount();
   void find_device();

@@ -353,7 +353,7 @@ class Indexing {
     curl.keep_warm = false;
     curl.ca_file = options_.ca_file;
     CurlFetcher fetcher(curl, buffers, metrics, clock);
-    const auto place = probe(fetcher, *url, kProbePatience);
+    const auto place = probe(fetcher, *url, ListingKind::kAuto, kProbePatience);
     if (!place) return fail(place.error());
     if (place->file) return fail(ErrorCode::kNotDirectory, "{} is a file, not a directory", url->display());
     // Who has the manifest from elsewhere finds the files there.

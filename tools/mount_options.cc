@@ -163,6 +163,12 @@ Status set_endpoint(std::string& field, const std::string& text) {
   return {};
 }
 
+Status set_manifest(std::optional<Hash256>& field, const std::string& text) {
+  field = Hash256::from_hex(text);
+  if (!field) return fail(ErrorCode::kInvalid, "expected the 64 hex digits that `wormhole index` has told");
+  return {};
+}
+
 // It becomes part of a host's name.
 Status set_region(std::string& field, const std::string& text) {
   const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '-'; };
@@ -240,8 +246,7 @@ const std::map<std::string, Setter>& setters() {
       {"netrc", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.netrc_file, v); }},
       {"token-file", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.token_file, v); }},
       {"header-file", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.header_file, v); }},
-      {"aws-credentials",
-       [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.aws_file, v); }},
+      {"aws-credentials", [](MountOptions& o, auto& v) { return set_readable_file(o.curl.credentials.aws_file, v); }},
       {"endpoint", [](MountOptions& o, auto& v) { return set_endpoint(o.endpoint, v); }},
       {"region", [](MountOptions& o, auto& v) { return set_region(o.region, v); }},
       {"listing",
@@ -252,8 +257,11 @@ const std::map<std::string, Setter>& setters() {
                           {"json", ListingKind::kJson},
                           {"webdav", ListingKind::kWebdav},
                           {"s3", ListingKind::kS3},
-                          {"file", ListingKind::kFile}});
+                          {"file", ListingKind::kFile},
+                          {"manifest", ListingKind::kManifest}});
        }},
+      {"manifest-key", [](MountOptions& o, auto& v) { return set_readable_file(o.manifest_key_file, v); }},
+      {"manifest", [](MountOptions& o, auto& v) { return set_manifest(o.manifest, v); }},
       {"log", [](MountOptions& o, auto& v) { return set_path(o.log_file, v); }},
       {"log-level", [](MountOptions& o, auto& v) { return set_log_level(o.log_level, v); }},
       {"uid", [](MountOptions& o, auto& v) { return set_integer(o.filesystem.uid, v, 0, UINT32_MAX - 1); }},

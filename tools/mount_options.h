@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "base/hash256.h"
 #include "base/log.h"
 #include "cache/block_cache.h"
 #include "cache/scrubber.h"
@@ -31,8 +33,10 @@ struct MountOptions {
   int64_t ttl = 60;
   OfflineMode offline = OfflineMode::kAuto;
   ListingOptions listing;
-  std::string endpoint;  // of S3; empty: Amazon's
-  std::string region;    // of S3; empty: what the environment says, else us-east-1
+  std::string manifest_key_file;    // of minisign; a manifest must be signed with it
+  std::optional<Hash256> manifest;  // this very one
+  std::string endpoint;             // of S3; empty: Amazon's
+  std::string region;               // of S3; empty: what the environment says, else us-east-1
   VerifyMode verify = VerifyMode::kAuto;
   unsigned engines = 0;  // 0: as the machine has cores
   bool speculate = true;
@@ -51,8 +55,9 @@ struct MountOptions {
 Status parse_mount_options(const std::string& list, MountOptions& options);
 
 // Where options.url is. For s3://bucket/prefix the URL of that; then, and with listing=s3, `options` gets what the
-// environment says of S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION or AWS_DEFAULT_REGION,
-// AWS_PROFILE). For any other tree it is not looked at. kInvalid: no URL, or options that do not go with it.
+// environment says of S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION or
+// AWS_DEFAULT_REGION, AWS_PROFILE). For any other tree it is not looked at. kInvalid: no URL, or options that do not go
+// with it.
 Result<Url> resolve_url(MountOptions& options);
 
 // "64K", "256M", "10G", "1T" (powers of 1024) or plain bytes.
