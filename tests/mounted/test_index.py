@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -208,20 +209,47 @@ def test_an_unsigned_manifest_does_not_keep_an_old_signature(index, tree, keys):
     assert "manifest.minisig" not in manifest_files(tree)
 
 
-def test_an_encrypted_key_needs_its_password(index, check, tree, need, work):
-    (tree / "file").write_text("x")
+@pytest.fixture(scope="module")
+def encrypted_key(tmp_path_factory) -> Path:
+    """Made once: each use of the password takes minisign's second and its gigabyte, on a busy machine many seconds."""
+    minisign = shutil.which("minisign") or pytest.skip("minisign is not installed (tools/setup --test installs it)")
+    work = tmp_path_factory.mktemp("encrypted")
     # minisign reads the password from its input when that is no terminal.
-    made = subprocess.run([need("minisign"), "-G", "-p", work / "k.pub", "-s", work / "k.key"],
+    made = subprocess.run([minisign, "-G", "-p", work / "k.pub", "-s", work / "k.key"],
                           input="secret word\nsecret word\n", text=True, capture_output=True, timeout=120, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
+    return work / "k.key"
+
+
+def test_an_encrypted_key_needs_its_password(index, check, tree, work, encrypted_key):
+    (tree / "file").write_text("x")
     (work / "password").write_text("secret word\n")
-    (work / "wrong").write_text("secret\n")
-    index(tree, "--sign", work / "k.key", "--password-file", work / "password")
-    assert check("--key", work / "k.pub") == []
-    said = index(tree, "--sign", work / "k.key", "--password-file", work / "wrong", expect=1)
-    assert "password" in said["stderr"]
-    said = index(tree, "--sign", work / "k.key", expect=2, start_new_session=True, stdin=subprocess.DEVNULL)
+    index(tree, "--sign", encrypted_key, "--password-file", work / "password")
+    assert check("--key", encrypted_key.with_suffix(".pub")) == []
+    said = index(tree, "--sign", encrypted_key, expect=2, start_new_session=True, stdin=subprocess.DEVNULL)
     assert "--password-file" in said["stderr"]
+
+
+def test_the_password_is_asked_on_the_terminal_unseen(wormhole, tree, encrypted_key):
+    (tree / "file").write_text("x")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(wormhole, [str(wormhole), "index", "-q", "--sign", str(encrypted_key), str(tree)])
+    shown = b""
+    while b"Password of" not in shown:
+        shown += os.read(terminal, 1000)
+    time.sleep(0.2)  # the echo is turned off behind the question
+    os.write(terminal, b"a wrong one\n")
+    try:
+        while more := os.read(terminal, 1000):
+            shown += more
+    except OSError:
+        pass  # that is how the end of a terminal looks
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1, shown
+    assert b"the password is not that" in shown
+    assert b"wrong one" not in shown
+    assert not (tree / ".wormhole").exists()
 
 
 # --- accidents ---
