@@ -107,7 +107,7 @@ TEST(ManifestWriterTest, ANameInAHugeDirectoryTakesTwoPages) {
 
 // So many pages that the page which names them would be too large.
 TEST(ManifestWriterTest, AnEnormousDirectoryHasOneLevelMore) {
-  const int count = 400'000;
+  const int count = 450'000;
   const auto name = [](int i) { return fmt::format("{:0>250}", i); };  // long names: few on a page
   Pages pages([&](ManifestWriter& w) {
     for (int i = 0; i < count; ++i) ASSERT_TRUE(w.add(file(name(i))));
