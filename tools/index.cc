@@ -87,7 +87,7 @@ void print(const nlohmann::json& value) {
   fmt::print("{}\n", value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-// --- keys ------------------------------------------------------------------------------------------------------------
+// --- keys -----------------------------------------------------------------------------------------------------------
 
 Result<std::string> read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -150,7 +150,7 @@ Result<PublicKey> public_key(const std::string& given) {
   return key;
 }
 
-// --- what is shown -----------------------------------------------------------------------------------------------------
+// --- what is shown --------------------------------------------------------------------------------------------------
 
 // The bar. How much there is, is counted meanwhile by another thread: of what the disk must bring it brings nothing
 // that is not read anyway.
@@ -210,7 +210,7 @@ class Display {
   std::thread counting_;
 };
 
-// --- writing -----------------------------------------------------------------------------------------------------------
+// --- writing --------------------------------------------------------------------------------------------------------
 
 // From a walk into the pages.
 class Publisher final : public ScanVisitor {
@@ -400,7 +400,7 @@ class Indexing {
   const IndexOptions& options_;
 };
 
-// --- checking ------------------------------------------------------------------------------------------------------------
+// --- checking -------------------------------------------------------------------------------------------------------
 
 class Checking {
  public:

@@ -160,10 +160,10 @@ TEST_F(TreeScanTest, LinksAreLinksAndOtherThingsAreSkipped) {
 }
 
 TEST_F(TreeScanTest, ManyFilesComeInOrder) {
-  for (int i = 0; i < 3000; ++i) write(fmt::format("d{:02}/{:04}", i % 30, i), std::to_string(i));
+  for (int i = 0; i < 1000; ++i) write(fmt::format("d{:02}/{:04}", i % 30, i), std::to_string(i));
   Recorder recorder;
   ASSERT_THAT(scan(recorder), test::Succeeds());
-  ASSERT_EQ(recorder.entries.size(), 3000u);
+  ASSERT_EQ(recorder.entries.size(), 1000u);
   for (const auto& [name, e] : recorder.entries)
     ASSERT_EQ(e.hash, blake3(std::to_string(std::stoi(name.substr(4))))) << name;
 }
