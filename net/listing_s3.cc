@@ -279,7 +279,8 @@ class S3Source final : public ListingSource {
     if (page->next_token.empty()) return complete(walk);
     if (!walk->tokens.insert(page->next_token).second) return endless(walk, "a token came twice");
     if (walk->empty_pages > kMostEmptyPages) return endless(walk, "one empty page after the other");
-    if (walk->entries.listing().entries.size() > kMostEntries) return endless(walk, fmt::format("more than {} entries", kMostEntries));
+    if (walk->entries.listing().entries.size() > kMostEntries)
+      return endless(walk, fmt::format("more than {} entries", kMostEntries));
     ask(walk, page->next_token);
   }
 
@@ -298,8 +299,8 @@ class S3Source final : public ListingSource {
   }
 
   static void endless(const WalkRef& walk, const std::string& why) {
-    end(walk, {ErrorCode::kBadResponse,
-               fmt::format("{}: the listing does not end: {}", walk->directory.display(), why)});
+    end(walk,
+        {ErrorCode::kBadResponse, fmt::format("{}: the listing does not end: {}", walk->directory.display(), why)});
   }
 
   void failed(const WalkRef& walk, const Error& error) {

@@ -51,8 +51,9 @@ struct MountOptions {
 Status parse_mount_options(const std::string& list, MountOptions& options);
 
 // Where options.url is. For s3://bucket/prefix the URL of that; then, and with listing=s3, `options` gets what the
-// environment says of S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION or AWS_DEFAULT_REGION,
-// AWS_PROFILE). For any other tree it is not looked at. kInvalid: no URL, or options that do not go with it.
+// environment says of S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION or
+// AWS_DEFAULT_REGION, AWS_PROFILE). For any other tree it is not looked at. kInvalid: no URL, or options that do not go
+// with it.
 Result<Url> resolve_url(MountOptions& options);
 
 // "64K", "256M", "10G", "1T" (powers of 1024) or plain bytes.
