@@ -383,7 +383,7 @@ def test_names_that_no_file_can_have_are_left_out(scripted, mount):
         "webdav": ("application/xml", '<D:multistatus xmlns:D="DAV:">' + "".join(
             f"<D:response><D:href>{href}</D:href><D:propstat><D:prop><D:getcontentlength>3</D:getcontentlength></D:prop>"
             "<D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
-            for href in ["/good", "/good", "/..", "http://other.example/x", "/a/b", "/%2e%2e/x", "/nul%00x",
+            for href in ["/good", "/good", "/..", "http://other.example/x", "/a/b", "/%2e%2e/a/x", "/nul%00x",
                          "/" + "n" * 256, "//other.example/y"]) + "</D:multistatus>"),
         "s3": ("application/xml", s3_page("".join(
             f"<Contents><Key>{name}</Key><Size>3</Size></Contents>" for name in NAMES) + "".join(

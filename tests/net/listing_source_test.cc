@@ -48,7 +48,7 @@ class ListingSourceTest : public ::testing::Test {
   std::string answer(int status, const std::string& type, const std::string& body, bool is_s3 = false) {
     if (fetcher_.waiting_documents() == 0) return "nothing";
     auto request = fetcher_.take_document();
-    last_ = *request;
+    headers_ = request->headers;
     Document d;
     d.status = status;
     d.url = request->url;
@@ -68,12 +68,12 @@ class ListingSourceTest : public ::testing::Test {
     EXPECT_THAT(names(**result_), ElementsAre("f"));
     EXPECT_EQ(fetcher_.waiting_documents(), 0u);
   }
-  std::string accepted() const { return last_.headers.empty() ? "" : last_.headers.front(); }
+  std::string accepted() const { return headers_.empty() ? "" : headers_.front(); }
 
   test::FakeFetcher fetcher_;
   std::unique_ptr<ListingSource> source_ = make_listing_source({}, fetcher_);
   std::optional<Result<Listing>> result_;
-  DocumentRequest last_;
+  std::vector<std::string> headers_;  // of the last request
 };
 
 TEST_F(ListingSourceTest, HtmlAndJsonAreFoundWithOneRequest) {
@@ -107,7 +107,7 @@ TEST_F(ListingSourceTest, AServerThatDoesNotListByGetIsAskedByWebdav) {
     list();
     answer(status, type, "<html><body>It works!</body></html>");
     EXPECT_EQ(answer(207, "application/xml", kMultistatus), "PROPFIND http://host/data/") << status;
-    EXPECT_THAT(last_.headers, ::testing::Contains("Depth: 1"));
+    EXPECT_THAT(headers_, ::testing::Contains("Depth: 1"));
     expect_listed();
     list();
     EXPECT_EQ(answer(207, "text/xml", kMultistatus), "PROPFIND http://host/data/");

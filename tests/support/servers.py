@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from time import gmtime, strftime
 from urllib.parse import quote
 
 from support.origin import WebServer
@@ -126,11 +127,6 @@ class S3(PlainServer):
 
     name = "s3rver"
     bucket = "data"
-    # It wants to know who writes, and takes every signature of the fourth version.
-    _identity = {"Authorization": "AWS4-HMAC-SHA256 Credential=S3RVER/20261121/us-east-1/s3/aws4_request, "
-                                  "SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=00",
-                 "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": "20261121T000000Z"}
-
     def __init__(self, tree: Path, work: Path, **options):
         if not installed("s3rver"):
             raise FileNotFoundError("s3rver is not installed (tools/setup --test installs it)")
@@ -152,7 +148,12 @@ class S3(PlainServer):
         connection = http.client.HTTPConnection(self.address, self.port, timeout=10)
         for key, content in objects.items():
             path = f"/{self.bucket}/{quote(key)}"
-            connection.request("PUT", path, content, self._identity)
+            # It wants to know who writes, and when, and takes every signature of the fourth version.
+            day, time = strftime("%Y%m%d", gmtime()), strftime("%Y%m%dT%H%M%SZ", gmtime())
+            connection.request("PUT", path, content, {
+                "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": time,
+                "Authorization": f"AWS4-HMAC-SHA256 Credential=S3RVER/{day}/us-east-1/s3/aws4_request, "
+                                 "SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=00"})
             answer = connection.getresponse()
             body = answer.read()
             assert answer.status == 200, body
