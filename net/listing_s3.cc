@@ -183,10 +183,11 @@ Result<S3Page> read_s3_page(std::string_view document, const S3Question& q, Entr
   if (!read) return fail(ErrorCode::kBadResponse, "no S3 listing: {}", read.error().message);
   if (!page.is_listing) return fail(ErrorCode::kBadResponse, "no S3 listing: no {}", kBucketElement);
   if (!q.bucket.empty() && page.bucket != q.bucket)
-    return fail(ErrorCode::kBadResponse, "a listing of bucket \"{}\" instead of \"{}\"", page.bucket, q.bucket);
+    return fail(ErrorCode::kBadResponse, "a listing of bucket {} instead of {}", quoted(page.bucket), quoted(q.bucket));
   const auto decode = [&](const std::string& text) { return page.encoded ? decode_key(text) : text; };
   if (page.prefix && decode(*page.prefix) != q.prefix)
-    return fail(ErrorCode::kBadResponse, "a listing of prefix {:?} instead of {:?}", *page.prefix, q.prefix);
+    return fail(ErrorCode::kBadResponse, "a listing of prefix {} instead of {}", quoted(*page.prefix),
+                quoted(q.prefix));
   if (page.truncated && page.next_token.empty())
     return fail(ErrorCode::kBadResponse, "a listing with more to come, and no token to get it (no ListObjectsV2?)");
 

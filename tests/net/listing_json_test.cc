@@ -89,6 +89,12 @@ TEST(JsonListing, NamesThatNoEntryCanHaveAreLeftOut) {
   EXPECT_EQ(listing.first_refused, "\"..\"");
 }
 
+TEST(JsonListing, WhatIsLeftOutIsToldInPrintableCharacters) {
+  EXPECT_EQ(listed("[{\"name\":\"/\xE1\xE1\\n\",\"type\":\"file\"}]").first_refused, "\"/\\xe1\\xe1\\x0a\"");
+  EXPECT_LT(listed(R"([{"name":")" + std::string(100'000, '\xE1') + R"(","type":"file"}])").first_refused.size(),
+            1300u);
+}
+
 TEST(JsonListing, WhatIsNeitherFileNorDirectoryIsLeftOut) {
   const Listing listing = listed(R"([{"name":"socket","type":"other"},{"name":"f","type":"file"}])");
   EXPECT_THAT(names(listing), ElementsAre("f"));
