@@ -259,18 +259,16 @@ void Catalog::listing_arrived(const NodeRef& directory, Listing listing, int64_t
 }
 
 void Catalog::ask_about_single_file(NodeRef directory) {
-  DocumentRequest request;
-  request.url = url_of(*directory);
-  request.head_only = true;
-  request.patience = options_.patience;
-  request.done = [this, directory, asked_at = clock_.unix_seconds()](Result<Document> document) {
-    mailbox_.post([this, directory, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
-      if (!*d) return listing_failed(directory, d->error());
-      note_reachable(true);
-      single_file_arrived(directory, **d, asked_at);
-    });
-  };
-  fetcher_.get(std::move(request));
+  const std::string url = url_of(*directory);
+  ask_about_file(
+      fetcher_, url, options_.patience,
+      [this, directory = std::move(directory), asked_at = clock_.unix_seconds()](Result<Document> document) {
+        mailbox_.post([this, directory, asked_at, d = std::make_unique<Result<Document>>(std::move(document))] {
+          if (!*d) return listing_failed(directory, d->error());
+          note_reachable(true);
+          single_file_arrived(directory, **d, asked_at);
+        });
+      });
 }
 
 // The root of a single file is a directory that holds it.
@@ -376,17 +374,13 @@ void Catalog::ask_about(NodeRef directory, const DirectoryEntry& e, EntryDone do
   auto& waiters = asked_about_[url];
   waiters.push_back(std::move(done));
   if (waiters.size() > 1) return;
-  DocumentRequest request;
-  request.url = url;
-  request.head_only = true;
   const bool have_old = e.size && !e.gone && options_.offline == OfflineMode::kAuto;
-  request.patience = have_old ? std::min(options_.patience, kPatienceWithOld) : options_.patience;
-  request.done = [this, directory, name = e.name](Result<Document> document) {
+  const Duration patience = have_old ? std::min(options_.patience, kPatienceWithOld) : options_.patience;
+  ask_about_file(fetcher_, url, patience, [this, directory, name = e.name](Result<Document> document) {
     mailbox_.post([this, directory, name, d = std::make_unique<Result<Document>>(std::move(document))] {
       head_arrived(directory, name, std::move(*d));
     });
-  };
-  fetcher_.get(std::move(request));
+  });
 }
 
 void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Document> document) {

@@ -25,8 +25,7 @@ ListedEntry* EntryList::add(std::string name, EntryType type) {
 }
 
 void EntryList::refuse(std::string_view name) {
-  constexpr size_t kShown = 300;  // enough to see what is wrong with it, the length too
-  if (listing_.first_refused.empty()) listing_.first_refused = fmt::format("{:?}", name.substr(0, kShown));
+  if (listing_.first_refused.empty()) listing_.first_refused = quoted(name);
   ++listing_.skipped;
 }
 

@@ -1,7 +1,7 @@
 // Directory indexes in JSON: an array with an object for each entry.
 //
-//   nginx  {"name":"a", "type":"file", "mtime":"Fri, 20 Nov 2026 02:57:01 GMT", "size":5}    type: directory, file, other
-//   Caddy  {"name":"a/", "size":4096, "url":"./a/", "mod_time":"2026-11-20T02:57:01Z", "mode":420, "is_dir":true,
+//   nginx  {"name":"a", "type":"file", "mtime":"Fri, 20 Nov 2026 02:57:01 GMT", "size":5}    type: directory, file,
+//   other Caddy  {"name":"a/", "size":4096, "url":"./a/", "mod_time":"2026-11-20T02:57:01Z", "mode":420, "is_dir":true,
 //           "is_symlink":false}
 
 #include <nlohmann/json.hpp>

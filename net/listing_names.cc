@@ -53,6 +53,19 @@ bool may_be_entry(std::string_view name) {
          name.find('\0') == name.npos;
 }
 
+std::string quoted(std::string_view name) {
+  constexpr size_t kShown = 300;  // enough to see what is wrong with it, the length too
+  std::string text = "\"";
+  for (const char c : name.substr(0, kShown)) {
+    if (c >= ' ' && c <= '~' && c != '"' && c != '\\') {
+      text += c;
+    } else {
+      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    }
+  }
+  return text + "\"";
+}
+
 ChildLinks::ChildLinks(const Url& page)
     : page_(page), directory_(canonical(page.path().substr(0, page.path().rfind('/') + 1))) {}
 

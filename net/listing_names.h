@@ -20,6 +20,10 @@ inline constexpr size_t kMaxNameLength = 255;
 // local disk.
 bool may_be_entry(std::string_view name);
 
+// A name from afar as a log may have it: in quotes, everything but printable ASCII as \xHH, cut after 300 bytes. (fmt's
+// {:?} ends the process at some malformed UTF-8.)
+std::string quoted(std::string_view name);
+
 struct NamedChild {
   std::string name;
   EntryType type = EntryType::kFile;

@@ -17,9 +17,7 @@ constexpr std::string_view kPropfind =
     R"(<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/>)"
     R"(<D:getcontentlength/><D:getlastmodified/><D:getetag/></D:prop></D:propfind>)";
 
-bool is_html(const Document& d) {
-  return d.content_type == "text/html" || d.content_type == "application/xhtml+xml";
-}
+bool is_html(const Document& d) { return d.content_type == "text/html" || d.content_type == "application/xhtml+xml"; }
 
 bool is_json(const Document& d) { return d.content_type == "application/json" || d.content_type == "text/json"; }
 

@@ -183,10 +183,11 @@ Result<S3Page> read_s3_page(std::string_view document, const S3Question& q, Entr
   if (!read) return fail(ErrorCode::kBadResponse, "no S3 listing: {}", read.error().message);
   if (!page.is_listing) return fail(ErrorCode::kBadResponse, "no S3 listing: no {}", kBucketElement);
   if (!q.bucket.empty() && page.bucket != q.bucket)
-    return fail(ErrorCode::kBadResponse, "a listing of bucket \"{}\" instead of \"{}\"", page.bucket, q.bucket);
+    return fail(ErrorCode::kBadResponse, "a listing of bucket {} instead of {}", quoted(page.bucket), quoted(q.bucket));
   const auto decode = [&](const std::string& text) { return page.encoded ? decode_key(text) : text; };
   if (page.prefix && decode(*page.prefix) != q.prefix)
-    return fail(ErrorCode::kBadResponse, "a listing of prefix {:?} instead of {:?}", *page.prefix, q.prefix);
+    return fail(ErrorCode::kBadResponse, "a listing of prefix {} instead of {}", quoted(*page.prefix),
+                quoted(q.prefix));
   if (page.truncated && page.next_token.empty())
     return fail(ErrorCode::kBadResponse, "a listing with more to come, and no token to get it (no ListObjectsV2?)");
 
@@ -279,7 +280,8 @@ class S3Source final : public ListingSource {
     if (page->next_token.empty()) return complete(walk);
     if (!walk->tokens.insert(page->next_token).second) return endless(walk, "a token came twice");
     if (walk->empty_pages > kMostEmptyPages) return endless(walk, "one empty page after the other");
-    if (walk->entries.listing().entries.size() > kMostEntries) return endless(walk, fmt::format("more than {} entries", kMostEntries));
+    if (walk->entries.listing().entries.size() > kMostEntries)
+      return endless(walk, fmt::format("more than {} entries", kMostEntries));
     ask(walk, page->next_token);
   }
 
@@ -298,8 +300,8 @@ class S3Source final : public ListingSource {
   }
 
   static void endless(const WalkRef& walk, const std::string& why) {
-    end(walk, {ErrorCode::kBadResponse,
-               fmt::format("{}: the listing does not end: {}", walk->directory.display(), why)});
+    end(walk,
+        {ErrorCode::kBadResponse, fmt::format("{}: the listing does not end: {}", walk->directory.display(), why)});
   }
 
   void failed(const WalkRef& walk, const Error& error) {

@@ -1,7 +1,7 @@
 #include "net/listing_source.h"
 
 #include <atomic>
-#include <optional>
+#include <vector>
 
 #include "base/log.h"
 #include "net/listing_s3.h"
@@ -14,11 +14,12 @@ namespace {
 //
 //   GET of the directory
 //     -> a listing in HTML or JSON                       that is it
-//     -> a bucket's XML, or a refusal by an S3 server    S3
+//     -> a bucket's XML, or an answer of an S3 server    S3
 //     -> JSON of another kind                            GET again, for HTML alone
-//     -> 404, 410                                        not there
-//     -> anything else: another page, 403, 405, ...      PROPFIND: 207 is WebDAV, else the first answer counts
+//     -> a refusal in XML (403, 404)                     S3, then as the next
+//     -> anything else: another page, 403, 404, 405, ... PROPFIND: 207 is WebDAV
 //
+// If nothing works, the first answer counts.
 // What has worked once is what the whole mount is asked by.
 class AutoSource final : public ListingSource {
  public:
@@ -56,21 +57,27 @@ class AutoSource final : public ListingSource {
       found(way);
       return request->done(std::move(listing));
     }
-    const Error error = listing.error();
-    const bool is_bucket = document.content_type.ends_with("xml") && xml_root(document.body) == kBucketElement;
-    if (is_bucket || document.is_s3) return try_other(s3_, request, std::nullopt);
-    if (document.status < 300 && document.content_type.ends_with("json") && &way == &pages_)
-      return look(html_, request);
-    if (error.code == ErrorCode::kNotFound) return request->done(fail(error));
-    try_other(webdav_, request, error);
+    const bool is_xml = document.content_type.ends_with("xml") && !document.content_type.ends_with("xhtml+xml");
+    const bool is_refusal = document.status > 299;
+    if (document.is_s3 || (is_xml && !is_refusal && xml_root(document.body) == kBucketElement))
+      return try_others({&s3_}, request, listing.error());
+    if (!is_refusal && document.content_type.ends_with("json") && &way == &pages_) return look(html_, request);
+    // Of a refusal there is no body, and S3 servers send no other header that all of them have.
+    if (is_xml && (document.status == 403 || document.status == 404))
+      return try_others({&webdav_, &s3_}, request, listing.error());
+    try_others({&webdav_}, request, listing.error());
   }
 
-  // `first`: what to say when that fails as well; without it, what that has said.
-  void try_other(const Way& way, const RequestRef& request, std::optional<Error> first) {
+  // The last of `ways` first. `first`: what to say when none of them works.
+  void try_others(std::vector<const Way*> ways, const RequestRef& request, Error first) {
+    if (ways.empty()) return request->done(fail(std::move(first)));
+    const Way& way = *ways.back();
+    ways.pop_back();
     ListingRequest other = *request;
-    other.done = [this, &way, request, first = std::move(first)](Result<Listing> listing) {
-      if (listing) found(way);
-      request->done(listing || !first ? std::move(listing) : fail(*first));
+    other.done = [this, &way, ways = std::move(ways), request, first = std::move(first)](Result<Listing> listing) {
+      if (!listing) return try_others(ways, request, first);
+      found(way);
+      request->done(std::move(listing));
     };
     way.source->list(std::move(other));
   }

@@ -54,7 +54,8 @@ class WebdavListingParser final : public ListingParser, XmlHandler {
     if (auto ok = check(reader_.finish()); !ok) return fail(ok.error());
     if (!is_multistatus_)
       return fail(ErrorCode::kBadResponse, "no directory listing: {} is no WebDAV multistatus", page_.display());
-    if (is_file_) return fail(ErrorCode::kNotDirectory, "{}: the server says that it is a file", page_.display());
+    if (is_file_ && entries_.listing().entries.empty())
+      return fail(ErrorCode::kNotDirectory, "{}: the server says that it is a file", page_.display());
     return entries_.take();
   }
 
@@ -109,7 +110,7 @@ class WebdavListingParser final : public ListingParser, XmlHandler {
 
   void add_entry() {
     if (is_the_directory()) {
-      is_file_ = !failed_ && !facts_.collection;
+      is_file_ = is_file_ || (!failed_ && !facts_.collection);
       return;
     }
     std::optional<NamedChild> child = links_.child(href_);

@@ -1,6 +1,7 @@
 #include "net/remote.h"
 
 #include <future>
+#include <memory>
 
 namespace wormhole {
 
@@ -11,16 +12,43 @@ Result<RemoteFile> file_of(const Document& document) {
   return RemoteFile{*document.head.size, document.last_modified, document.head.validator};
 }
 
+void ask_about_file(Fetcher& fetcher, const std::string& url, Duration patience,
+                    std::function<void(Result<Document>)> done) {
+  DocumentRequest request;
+  request.url = url;
+  request.head_only = true;
+  request.patience = patience;
+  request.done = [&fetcher, url, patience, done = std::move(done)](Result<Document> head) {
+    if (!head || head->head.size) return done(std::move(head));
+    DocumentRequest whole;
+    whole.url = url;
+    whole.max_bytes = 0;
+    whole.patience = patience;
+    whole.done = [done, told = std::make_shared<Document>(std::move(*head))](Result<Document> empty) {
+      if (empty && empty->head.size == 0 && !told->head.validator.contradicts(empty->head.validator))
+        told->head.size = 0;
+      done(std::move(*told));
+    };
+    fetcher.get(std::move(whole));
+  };
+  fetcher.get(std::move(request));
+}
+
 namespace {
 
 Result<Document> head(Fetcher& fetcher, const Url& url, Duration patience) {
   std::promise<Result<Document>> answered;
   auto answer = answered.get_future();
+  const auto done = [&answered](Result<Document> d) { answered.set_value(std::move(d)); };
+  if (!url.is_directory()) {
+    ask_about_file(fetcher, url.str(), patience, done);
+    return answer.get();
+  }
   DocumentRequest request;
   request.url = url.str();
   request.head_only = true;
   request.patience = patience;
-  request.done = [&answered](Result<Document> d) { answered.set_value(std::move(d)); };
+  request.done = done;
   fetcher.get(std::move(request));
   return answer.get();
 }
@@ -36,7 +64,8 @@ Result<RemoteRoot> probe(Fetcher& fetcher, const Url& url, ListingKind kind, Dur
   const Result<Document> document = head(fetcher, url, patience);
   if (!document) {
     const ErrorCode code = document.error().code;
-    const bool refused = code == ErrorCode::kBadResponse || code == ErrorCode::kNotFound || code == ErrorCode::kForbidden;
+    const bool refused =
+        code == ErrorCode::kBadResponse || code == ErrorCode::kNotFound || code == ErrorCode::kForbidden;
     if (refused && (url.is_directory() || is_s3)) return RemoteRoot{url.as_directory(), std::nullopt};
     return fail(document.error());
   }

@@ -4,7 +4,9 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <ctime>
 
+#include "net/aws_signature.h"
 #include "net/range_header.h"
 
 namespace wormhole {
@@ -115,11 +117,9 @@ void RequestSetup::set_identity(Attempt& a) const {
   if (!a.server->origin) return;
   const CredentialOptions& c = credentials_.options();
   const AwsKeys& keys = credentials_.aws();
-  if (!keys.id.empty()) {
-    ::curl_easy_setopt(a.easy, CURLOPT_AWS_SIGV4, ("aws:amz:" + c.aws_region + ":s3").c_str());
-    ::curl_easy_setopt(a.easy, CURLOPT_USERNAME, keys.id.c_str());
-    ::curl_easy_setopt(a.easy, CURLOPT_PASSWORD, keys.secret.c_str());
-    if (!keys.session_token.empty()) add_header(a, "x-amz-security-token: " + keys.session_token);
+  const bool is_signed = !keys.id.empty();
+  if (is_signed) {
+    sign(a);
   } else if (!credentials_.token().empty()) {
     ::curl_easy_setopt(a.easy, CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BEARER));
     ::curl_easy_setopt(a.easy, CURLOPT_XOAUTH2_BEARER, credentials_.token().c_str());
@@ -133,9 +133,20 @@ void RequestSetup::set_identity(Attempt& a) const {
   for (const std::string& header : credentials_.headers()) add_header(a, header);
   // libcurl keeps Authorization and Cookie from another host that a redirect names, and no other header.
   const bool all_stay = std::all_of(credentials_.headers().begin(), credentials_.headers().end(), &stays_here);
-  if (all_stay && keys.session_token.empty()) return;
+  if (all_stay && !is_signed) return;
   ::curl_easy_setopt(a.easy, CURLOPT_PREREQFUNCTION, &refuse_other_hosts);
   ::curl_easy_setopt(a.easy, CURLOPT_PREREQDATA, &a);
+}
+
+void RequestSetup::sign(Attempt& a) const {
+  const auto url = Url::parse(a.url);
+  if (!url) return;  // then it cannot be asked either
+  const Transfer& t = *a.transfer;
+  const bool is_head = t.document && t.document->head_only;
+  const std::string method = is_head ? "HEAD" : "GET";
+  for (const std::string& header :
+       aws_signature(method, *url, credentials_.aws(), credentials_.options().aws_region, ::time(nullptr)))
+    add_header(a, header);
 }
 
 void RequestSetup::set_interface(CURL* e) {

@@ -25,6 +25,7 @@ class RequestSetup {
   void set_transport(Attempt& a) const;
   void set_tls(CURL* e) const;
   void set_identity(Attempt& a) const;
+  void sign(Attempt& a) const;
   void set_what_is_asked(Attempt& a) const;
   void set_interface(CURL* e);
 

@@ -26,6 +26,13 @@ Sha256Digest Sha256::digest() {
   return digest;
 }
 
+Sha256Digest hmac_sha256(std::string_view key, std::string_view text) {
+  Sha256Digest digest;
+  if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, key.data(), key.size(), text.data(), text.size(), digest.data()) != 0)
+    std::abort();  // out of memory
+  return digest;
+}
+
 std::string to_hex(const Sha256Digest& digest) {
   std::string text;
   for (const std::byte byte : digest) text += fmt::format("{:02x}", static_cast<unsigned>(byte));

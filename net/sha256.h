@@ -1,5 +1,5 @@
-// SHA-256, for a checksum that a publisher gives beside a file. (What the cache checks for itself is XXH3.) The one
-// door to the hash library.
+// SHA-256, for a checksum that a publisher gives beside a file, and for signatures of requests to S3. (What the cache
+// checks for itself is XXH3.) The one door to the hash library.
 //
 // Thread: an object belongs to one thread.
 #pragma once
@@ -30,6 +30,9 @@ class Sha256 {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// RFC 2104.
+Sha256Digest hmac_sha256(std::string_view key, std::string_view text);
 
 // 64 hexadecimal digits, lower case.
 std::string to_hex(const Sha256Digest& digest);

@@ -14,9 +14,9 @@ constexpr int kDepthLimit = 64;
 
 struct XmlReader::Parser {
   struct ContextDeleter {
-    void operator()(xmlParserCtxtPtr context) const {
-      xmlFreeDoc(context->myDoc);
-      xmlFreeParserCtxt(context);
+    void operator()(xmlParserCtxtPtr c) const {
+      xmlFreeDoc(c->myDoc);
+      xmlFreeParserCtxt(c);
     }
   };
 

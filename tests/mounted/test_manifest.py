@@ -118,7 +118,9 @@ def test_a_wrong_block_comes_from_a_mirror(served, mount, index, content, work):
     damage(served.tree / "big", 30 * BLOCK + 5)
     with Origin(work / "mirror", work / "mirror-server") as mirror:
         mounted = mount(served.url, mirror=mirror.url)
-        assert (mounted / "big").read_bytes() == content
+        try:
+            assert (mounted / "big").read_bytes() == content
+        finally: print(*mirror.requests(), sep="\n")
 
 
 def test_a_wrong_small_file_is_an_error(served, mount, index):

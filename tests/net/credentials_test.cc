@@ -64,6 +64,26 @@ TEST_F(CredentialsTest, AFileThatIsGoneLeavesTheOldOnes) {
   EXPECT_EQ(c.token(), "old");
 }
 
+TEST_F(CredentialsTest, AwsKeysAreThoseOfTheSection) {
+  const std::string text =
+      "[default]\naws_access_key_id = A\naws_secret_access_key = b/c+d=\n\n# mine\n[work]\n  aws_access_key_id=W\n"
+      "aws_secret_access_key=x\naws_session_token = t/=\nregion = eu\n";
+  Credentials first({.aws_keys = {"of", "the environment", ""}, .aws_file = write(text)});
+  EXPECT_EQ(first.aws().id, "of");
+  ASSERT_THAT(first.load(), Succeeds());
+  EXPECT_EQ(first.aws().id, "A");
+  EXPECT_EQ(first.aws().secret, "b/c+d=");
+  EXPECT_EQ(first.aws().session_token, "");
+  Credentials work({.aws_file = write(text), .aws_profile = "work"});
+  ASSERT_THAT(work.load(), Succeeds());
+  EXPECT_EQ(work.aws().id, "W");
+  EXPECT_EQ(work.aws().session_token, "t/=");
+  Credentials none({.aws_file = write("[default]\naws_access_key_id = A\n[x]\naws_secret_access_key = hidden\n")});
+  const Status s = none.load();
+  ASSERT_THAT(s, FailsWith(ErrorCode::kInvalid));
+  EXPECT_THAT(s.error().message, Not(HasSubstr("hidden")));
+}
+
 TEST_F(CredentialsTest, WhatIsNoneIsRefusedWithoutBeingTold) {
   for (const char* text : {"", "\n", "secret secret", "secret\nsecret"}) {
     Credentials c({.token_file = write(text)});
