@@ -171,7 +171,9 @@ void ManifestSource::answer_waiting() {
     } else if (tree_ != nullptr) {
       list_in_tree(std::move(request));
     } else {
-      request.done(fail(*failed_));
+      // What is no manifest that may be believed is as good as no answer: what was known before stays.
+      const bool refused = !server_did_not_speak(failed_->code) && failed_->code != ErrorCode::kCancelled;
+      request.done(fail(Error{refused ? ErrorCode::kBadResponse : failed_->code, failed_->message}));
     }
   }
 }

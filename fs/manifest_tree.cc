@@ -232,6 +232,7 @@ ManifestTree::Window& ManifestTree::window(ByteRange range, const std::string& a
   request.object = std::hash<std::string>()(url_);
   request.range = range;
   request.object_size = head_.pages_bytes;
+  request.by_content = true;
   request.avoid = avoid;
   request.buffer = slot->bytes;
   request.patience = patience_;

@@ -128,8 +128,8 @@ void VerifiedFetches::fetch(FetchRequest request) {
   Fetch& f = *fetches_.emplace(request.id, std::move(fetch)).first->second;
   request.sink = sink_;
   request.content = nullptr;
-  // The content is the version: what a server calls it is of no matter, and servers differ.
   request.validator = {};
+  request.by_content = true;
   const ByteRange range = request.range;
   network_.fetch(std::move(request));
   // Beside it: the nodes are there when the bytes are.
@@ -206,6 +206,7 @@ void VerifiedFetches::fetch_tree(Object& o, ByteRange range, Lane lane, Duration
   request.range = {o.content.tree + range.begin, o.content.tree + range.end};
   request.object_size = o.content.trees->size;
   request.lane = lane;
+  request.by_content = true;
   request.avoid = std::move(avoid);
   request.buffer = piece->buffer;
   request.patience = patience;
@@ -406,6 +407,7 @@ void VerifiedFetches::wrong(Fetch& f, BlockIndex block) {
   request.wanted = {};
   request.content = nullptr;
   request.validator = {};
+  request.by_content = true;
   request.buffer = piece->buffer;
   request.sink = sink_;
   request.avoid = f.server;

@@ -64,7 +64,8 @@ Status check_attempt(const Attempt& a) {
 void tell_head(Transfer& t, const Attempt& a) {
   if (t.head_told) return;
   t.head_told = true;
-  if (t.validator.empty()) t.validator = a.server->origin ? a.header.validator : seen_by_mirrors(a.header.validator);
+  if (t.validator.empty() && !t.range->by_content)
+    t.validator = a.server->origin ? a.header.validator : seen_by_mirrors(a.header.validator);
   ObjectHead head{t.validator, a.header.content_range ? a.header.content_range->total : a.header.content_length,
                   a.server->base.display()};
   t.range->sink->fetch_head(t.range->id, std::move(head));

@@ -67,6 +67,8 @@ struct FetchRequest {
   uint64_t object_size = 0;  // as the listing or an earlier response said; a response that says otherwise is kStale
   Validator validator;       // empty when nothing is known yet; then the first response fixes it (for this fetch)
   Lane lane = Lane::kDemand;
+  // Whoever asks checks the bytes himself: which version a server says it has is of no matter, and any mirror will do.
+  bool by_content = false;
   std::string avoid;   // as ObjectHead::server: its bytes were wrong; another is asked where there is one
   ByteRange wanted{};  // somebody waits for these bytes of it, which come first; empty: all of them, in order
   BufferRef buffer;    // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body

@@ -55,8 +55,7 @@ ManifestEntry entry(std::string name, Type type, PageRef page = {}) {
 class ManifestTreeTest : public testing::Test {
  protected:
   PageRef put(const DirectoryPage& page) {
-    StoredPage stored = store_page(page);
-    stored.ref.offset = network_.pages.size();
+    const StoredPage stored = store_page(page, network_.pages.size());
     network_.pages += stored.bytes;
     return stored.ref;
   }
