@@ -119,7 +119,7 @@ class Response {
   }
   Response(int status, Memory body, size_t size) : status_(status), length_(size) {
     response_.reset(MHD_create_response_from_buffer(size, body.get(), MHD_RESPMEM_MUST_FREE));
-    if (response_) body.release();
+    if (response_) static_cast<void>(body.release());  // freed with the response
   }
   static Response error(int status) {
     Response response(status, fmt::format("{} {}\n", status, reason(status)));
@@ -493,7 +493,7 @@ HttpServer::HttpServer(std::unique_ptr<Daemon> daemon, std::string url, uint16_t
 
 HttpServer::~HttpServer() = default;
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpServerOptions options) {
+Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& options) {
   Result<ServedDirectory> directory = ServedDirectory::open(options.directory);
   if (!directory) return fail(directory.error());
   Result<ListeningSocket> socket = ListeningSocket::open(options.address, options.port);

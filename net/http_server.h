@@ -42,7 +42,7 @@ class HttpServer {
  public:
   // Answers when it returns. Errors: kNotFound, kInvalid (not a directory, unknown address), kForbidden,
   // kBusy (the address is in use), kIo. kInvalid as well: the certificate and its key do not go together.
-  static Result<std::unique_ptr<HttpServer>> start(HttpServerOptions options);
+  static Result<std::unique_ptr<HttpServer>> start(const HttpServerOptions& options);
 
   // Takes no more connections, waits for the answers under way, up to `grace`, and ends.
   ~HttpServer();

@@ -138,7 +138,7 @@ int host(const HostOptions& options) {
     log = std::move(*opened);
     server_options.log = [log = log.get()](std::string_view line) { log->add(line); };
   }
-  Result<std::unique_ptr<HttpServer>> server = HttpServer::start(std::move(server_options));
+  Result<std::unique_ptr<HttpServer>> server = HttpServer::start(server_options);
   if (!server) return report(server.error());
 
   print_start(options, **server);

@@ -558,8 +558,8 @@ TEST_F(HttpServerTest, FinishesTheRequestsUnderWay) {
 
 TEST_F(HttpServerTest, SaysWhyItDoesNotStart) {
   start();
-  const auto refusal = [](HttpServerOptions options) {
-    const Result<std::unique_ptr<HttpServer>> server = HttpServer::start(std::move(options));
+  const auto refusal = [](const HttpServerOptions& options) {
+    const Result<std::unique_ptr<HttpServer>> server = HttpServer::start(options);
     EXPECT_FALSE(server.has_value());
     return server ? Error{} : server.error();
   };
