@@ -1,8 +1,11 @@
 #include "net/http_server.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <microhttpd.h>
-#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -10,30 +13,38 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <utility>
 
 #include "base/file_descriptor.h"
 #include "base/thread_annotations.h"
+#include "net/bearer_token.h"
 #include "net/http_conditions.h"
+#include "net/listening_socket.h"
 #include "net/range_header.h"
 #include "net/served_directory.h"
+#include "net/tls_identity.h"
 
 namespace wormhole {
 namespace {
 
-// Clients that wait while the threads are busy; the kernel cuts it to net.core.somaxconn.
-constexpr int kBacklog = 511;
-
-// More clients than a mount has connections, and each may hold a file open: below the usual limit of 1024 descriptors.
-constexpr unsigned kConnections = 480;
-
 // A connection on which nothing moves for so long is closed.
 constexpr unsigned kIdleSeconds = 60;
 
-// What the destructor waits for requests under way.
-constexpr std::chrono::seconds kGrace{1};
+// What a connection may use for a request and the header of its answer. A request line and header that do not fit are
+// refused (414, 431): nobody has that much to say to a directory.
+constexpr size_t kConnectionMemory = 32 * 1024;
+
+// Bodies up to this go out in one system call together with their header, from memory: for them a copy costs less than
+// sendfile's pipe and the second packet, which wakes the client twice. From there on copying costs more.
+constexpr uint64_t kCopied = 64 * 1024;
+
+// A file that is written over all the time may never be read whole in one version.
+constexpr int kReadAttempts = 3;
+
+constexpr const char* kAllowed = "GET, HEAD, OPTIONS";
 
 // A thread waits in a read of a cold file or directory for all its connections, so there are more than cores.
 unsigned thread_count() { return std::clamp(2 * std::thread::hardware_concurrency(), 4u, 16u); }
@@ -64,6 +75,7 @@ std::string_view reason(int status) {
   switch (status) {
     case 301: return "Moved Permanently";
     case 400: return "Bad Request";
+    case 401: return "Unauthorized";
     case 403: return "Forbidden";
     case 404: return "Not Found";
     case 405: return "Method Not Allowed";
@@ -87,18 +99,27 @@ struct ResponseDeleter {
   void operator()(MHD_Response* response) const { MHD_destroy_response(response); }
 };
 
+struct FreeMemory {
+  void operator()(void* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<void, FreeMemory>;
+
 // A response under construction.
 class Response {
  public:
-  Response(int status, std::string_view body) : status_(status), length_(body.size()) {
+  explicit Response(int status, std::string_view body = "") : status_(status), length_(body.size()) {
     // MHD copies the bytes; its parameter lacks the const.
     response_.reset(
         MHD_create_response_from_buffer(body.size(), const_cast<char*>(body.data()), MHD_RESPMEM_MUST_COPY));
   }
   // `range` of a file, by sendfile.
-  Response(int status, FileDescriptor fd, ByteRange range) : status_(status), length_(range.size()) {
+  Response(int status, FileDescriptor fd, ByteRange range) : status_(status), length_(range.size()), is_file_(true) {
     response_.reset(MHD_create_response_from_fd_at_offset64(range.size(), fd.get(), range.begin));
     if (response_) fd.release();  // closed with the response
+  }
+  Response(int status, Memory body, size_t size) : status_(status), length_(size) {
+    response_.reset(MHD_create_response_from_buffer(size, body.get(), MHD_RESPMEM_MUST_FREE));
+    if (response_) static_cast<void>(body.release());  // freed with the response
   }
   static Response error(int status) {
     Response response(status, fmt::format("{} {}\n", status, reason(status)));
@@ -106,11 +127,12 @@ class Response {
     return response;
   }
 
-  void header(const char* name, std::string_view value) {
-    MHD_add_response_header(response_.get(), name, std::string(value).c_str());
-  }
+  void header(const char* name, std::string_view value) { header(name, std::string(value).c_str()); }
+  void header(const char* name, const std::string& value) { header(name, value.c_str()); }
+  void header(const char* name, const char* value) { MHD_add_response_header(response_.get(), name, value); }
   int status() const { return status_; }
   uint64_t length() const { return length_; }
+  bool is_file() const { return is_file_; }
   MHD_Result queue(MHD_Connection* connection) {
     return response_ ? MHD_queue_response(connection, static_cast<unsigned>(status_), response_.get()) : MHD_NO;
   }
@@ -119,11 +141,33 @@ class Response {
   std::unique_ptr<MHD_Response, ResponseDeleter> response_;
   int status_;
   uint64_t length_;
+  bool is_file_ = false;
 };
 
 std::string_view request_header(MHD_Connection* connection, const char* name) {
   const char* value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
   return value == nullptr ? "" : value;
+}
+
+// How a request's header was written, as far as two readers of it could differ about where it ends.
+struct Framing {
+  bool malformed = false;  // a name with a blank, which some take for another name (RFC 9112, section 5.1)
+  bool has_body = false;
+};
+
+Framing framing_of(MHD_Connection* connection) {
+  Framing framing;
+  const auto look = [](void* state, MHD_ValueKind, const char* name, const char* value) {
+    auto& found = *static_cast<Framing*>(state);
+    if (std::strpbrk(name, " \t\r\n\v\f") != nullptr) found.malformed = true;
+    if (::strcasecmp(name, "Transfer-Encoding") == 0) found.has_body = true;
+    if (::strcasecmp(name, "Content-Length") == 0 && std::strcmp(value == nullptr ? "" : value, "0") != 0) {
+      found.has_body = true;
+    }
+    return MHD_YES;
+  };
+  MHD_get_connection_values(connection, MHD_HEADER_KIND, look, &framing);
+  return framing;
 }
 
 RequestConditions conditions_of(MHD_Connection* connection, bool head) {
@@ -137,55 +181,58 @@ RequestConditions conditions_of(MHD_Connection* connection, bool head) {
   return conditions;
 }
 
-// An address with its port, in the form of URLs.
-std::string numeric_address(const sockaddr* address, socklen_t length, bool with_port) {
-  char host[NI_MAXHOST] = "", port[NI_MAXSERV] = "";
-  ::getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
-  if (!with_port) return host;
-  return address->sa_family == AF_INET6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
-}
-
-std::string client_address(MHD_Connection* connection) {
-  const MHD_ConnectionInfo* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-  if (info == nullptr || info->client_addr == nullptr) return "-";
-  const bool v6 = info->client_addr->sa_family == AF_INET6;
-  return numeric_address(info->client_addr, v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in), /*with_port=*/false);
-}
-
-// What a client sent, fit for a line of a log.
-std::string printable(std::string_view text) {
-  std::string clean(text);
-  const auto is_odd = [](char c) { return c <= ' ' || c > '~'; };
-  std::replace_if(clean.begin(), clean.end(), is_odd, '?');
+// What a client sent, fit to stand between quotes in a line of the log; as nginx and Apache write it.
+std::string quotable(std::string_view text) {
+  std::string clean;
+  clean.reserve(text.size());
+  for (const char c : text) {
+    if (c < ' ' || c > '~' || c == '"' || c == '\\') {
+      fmt::format_to(std::back_inserter(clean), "\\x{:02X}", static_cast<unsigned char>(c));
+    } else {
+      clean += c;
+    }
+  }
   return clean;
 }
 
-struct AddressListDeleter {
-  void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
-};
-
-Result<FileDescriptor> listen_on(const addrinfo& address, const std::string& shown) {
-  FileDescriptor fd(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return fail(error_from_errno(errno, "socket for " + shown));
-  const int on = 1;
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (::bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0 || ::listen(fd.get(), kBacklog) != 0) {
-    if (errno == EADDRINUSE) return fail(ErrorCode::kBusy, "{} is in use by another program", shown);
-    return fail(error_from_errno(errno, "listen on " + shown));
-  }
-  return fd;
+// "21/Nov/2026:19:47:39 +0000": put together once a second, not once a request.
+std::string_view log_time() {
+  thread_local std::time_t shown = -1;
+  thread_local std::string text;
+  const std::time_t now = std::time(nullptr);
+  if (now != shown) text = fmt::format("{:%d/%b/%Y:%H:%M:%S} +0000", fmt::gmtime(now));
+  shown = now;
+  return text;
 }
 
-Result<FileDescriptor> listen_on(const std::string& host, uint16_t port) {
-  const std::string shown = fmt::format("{}:{}", host, port);
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (error != 0) return fail(ErrorCode::kInvalid, "cannot listen on {}: {}", shown, ::gai_strerror(error));
-  const std::unique_ptr<addrinfo, AddressListDeleter> list(found);
-  return listen_on(*list, shown);
+using Clock = std::chrono::steady_clock;
+
+// A client's connection, from its accept to its end.
+struct Client {
+  std::string address;
+  int fd = -1;
+  std::shared_ptr<const TlsIdentity> identity;  // null: no TLS
+};
+
+// From its first header line to its last byte.
+struct Request {
+  const Client* client = nullptr;
+  Clock::time_point begun;
+  std::string method, url, version, range, referer, agent;
+  int status = 0;
+  uint64_t length = 0;
+  bool corked = false;
+};
+
+// The combined format of nginx and Apache; then the seconds it took, the range that was asked for, and whether the
+// client took all of it.
+std::string log_line(const Request& request, bool whole) {
+  const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : quotable(text); };
+  const std::chrono::duration<double> took = Clock::now() - request.begun;
+  return fmt::format(R"({} - - [{}] "{} {} {}" {} {} "{}" "{}" {:.6f} "{}" {})", request.client->address, log_time(),
+                     quotable(request.method), quotable(request.url), quotable(request.version), request.status,
+                     request.length, or_dash(request.referer), or_dash(request.agent), took.count(),
+                     or_dash(request.range), whole ? "whole" : "broken");
 }
 
 }  // namespace
@@ -193,39 +240,59 @@ Result<FileDescriptor> listen_on(const std::string& host, uint16_t port) {
 // The requests, and libmicrohttpd's daemon that calls with them.
 class HttpServer::Daemon {
  public:
-  Daemon(ServedDirectory directory, std::function<void(std::string_view)> log)
-      : directory_(std::move(directory)), log_(std::move(log)) {}
+  Daemon(ServedDirectory directory, const HttpServerOptions& options)
+      : directory_(std::move(directory)), log_(options.log), grace_(options.grace) {}
   ~Daemon() { stop(); }
 
   // Takes the socket over.
-  Status start(FileDescriptor socket) {
+  Status start(FileDescriptor socket, const HttpServerOptions& options) {
+    if (Status taken = replace_secrets(options.secrets); !taken) return taken;
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_TURBO;
+    std::vector<MHD_OptionItem> more;
+    if (options.secrets.has_certificate()) {
+      flags |= MHD_USE_TLS;
+      // What it starts with; connections get what is current (on_connection).
+      more.push_back({MHD_OPTION_HTTPS_MEM_CERT, 0, const_cast<char*>(options.secrets.certificate.c_str())});
+      more.push_back({MHD_OPTION_HTTPS_MEM_KEY, 0, const_cast<char*>(options.secrets.key.c_str())});
+    }
+    more.push_back({MHD_OPTION_END, 0, nullptr});
     // clang-format off: an option and its value share a line
-    daemon_ = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, nullptr, nullptr, &Daemon::on_request,
-                               this, MHD_OPTION_LISTEN_SOCKET, socket.get(), MHD_OPTION_THREAD_POOL_SIZE,
-                               thread_count(), MHD_OPTION_CONNECTION_LIMIT, kConnections, MHD_OPTION_CONNECTION_TIMEOUT,
-                               kIdleSeconds, MHD_OPTION_UNESCAPE_CALLBACK, &Daemon::leave_escaped, nullptr,
-                               MHD_OPTION_NOTIFY_COMPLETED, &Daemon::on_completed, this, MHD_OPTION_END);
+    daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &Daemon::on_request, this, MHD_OPTION_LISTEN_SOCKET,
+                               socket.get(), MHD_OPTION_THREAD_POOL_SIZE, thread_count(), MHD_OPTION_CONNECTION_LIMIT,
+                               std::max(options.connections, thread_count()), MHD_OPTION_CONNECTION_TIMEOUT,
+                               kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, kConnectionMemory,
+                               MHD_OPTION_STRICT_FOR_CLIENT, 1,  // two ways to read a request are one too many
+                               MHD_OPTION_UNESCAPE_CALLBACK, &Daemon::leave_escaped, nullptr,
+                               MHD_OPTION_NOTIFY_CONNECTION, &Daemon::on_connection, this, MHD_OPTION_NOTIFY_COMPLETED,
+                               &Daemon::on_completed, this, MHD_OPTION_ARRAY, more.data(), MHD_OPTION_END);
     // clang-format on
     if (daemon_ == nullptr) return fail(ErrorCode::kIo, "the HTTP server does not start: {}", std::strerror(errno));
     socket_ = std::move(socket);
     return {};
   }
 
- private:
-  // From its first header line to its last byte.
-  struct Request {
-    std::string client, method, url, range;
-    int status = 0;
-    uint64_t length = 0;
-  };
+  Status replace_secrets(const HttpServerSecrets& secrets) {
+    std::shared_ptr<const TlsIdentity> identity;
+    if (secrets.has_certificate()) {
+      auto created = TlsIdentity::create(secrets.certificate, secrets.key);
+      if (!created) return fail(created.error());
+      identity = std::move(*created);
+    }
+    const MutexLock lock(mutex_);
+    identity_ = std::move(identity);
+    token_ = std::make_shared<const std::string>(secrets.token);
+    return {};
+  }
 
+ private:
   void stop() {
     if (daemon_ == nullptr) return;
     MHD_quiesce_daemon(daemon_);  // the socket is ours again
     socket_.reset();
+    ending_ = true;
     {
       std::unique_lock lock(mutex_);
-      idle_.wait_for(lock, kGrace, [this]() NO_THREAD_SAFETY_ANALYSIS { return active_ == 0; });
+      idle_.wait_for(lock, grace_, [this]() NO_THREAD_SAFETY_ANALYSIS { return active_ == 0; });
     }
     MHD_stop_daemon(daemon_);
   }
@@ -233,9 +300,23 @@ class HttpServer::Daemon {
   // Paths are taken apart before they are decoded: an encoded '/' is no separator.
   static size_t leave_escaped(void*, MHD_Connection*, char* text) { return std::strlen(text); }
 
+  static void on_connection(void* self, MHD_Connection* connection, void** state, MHD_ConnectionNotificationCode code) {
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) *state = static_cast<Daemon*>(self)->welcome(connection);
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) delete static_cast<Client*>(std::exchange(*state, nullptr));
+  }
+
   static MHD_Result on_request(void* self, MHD_Connection* connection, const char* url, const char* method,
-                               const char* /*version*/, const char* /*upload*/, size_t* upload_size, void** state) {
-    return static_cast<Daemon*>(self)->request(connection, url, method, upload_size, state);
+                               const char* version, const char* /*upload*/, size_t* upload_size, void** state) {
+    auto* daemon = static_cast<Daemon*>(self);
+    if (*state == nullptr) {  // the header is there
+      *state = daemon->begin(connection, url, method, version);
+      return MHD_YES;
+    }
+    if (*upload_size != 0) {  // nobody uploads here; a body is read and dropped
+      *upload_size = 0;
+      return MHD_YES;
+    }
+    return daemon->respond(connection, *static_cast<Request*>(*state));
   }
 
   static void on_completed(void* self, MHD_Connection*, void** state, MHD_RequestTerminationCode code) {
@@ -244,83 +325,138 @@ class HttpServer::Daemon {
     if (request) static_cast<Daemon*>(self)->completed(*request, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
   }
 
-  // Called once when the header is there, and again for each piece of an upload and at its end.
-  MHD_Result request(MHD_Connection* connection, const char* url, const char* method, size_t* upload_size,
-                     void** state) {
-    if (*state == nullptr) {
-      *state = begin(connection, url, method);
-      return MHD_YES;
+  Client* welcome(MHD_Connection* connection) {
+    auto client = std::make_unique<Client>();
+    client->address =
+        numeric_host(MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+    client->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    {
+      const MutexLock lock(mutex_);
+      client->identity = identity_;
     }
-    if (*upload_size != 0) {  // nobody uploads here; a body is read and dropped
-      *upload_size = 0;
-      return MHD_YES;
+    if (client->identity) {
+      client->identity->show_in(MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session);
     }
-    Request& request = *static_cast<Request*>(*state);
-    Response response = answer(connection, request);
-    request.status = response.status();
-    request.length = request.method == "HEAD" || request.status == 304 ? 0 : response.length();
-    return response.queue(connection);
+    return client.release();
   }
 
-  Request* begin(MHD_Connection* connection, const char* url, const char* method) {
+  Request* begin(MHD_Connection* connection, const char* url, const char* method, const char* version) {
     auto request = std::make_unique<Request>();
-    request->client = client_address(connection);
+    request->client = static_cast<const Client*>(
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context);
+    request->begun = Clock::now();
     request->method = method;
     request->url = url;
-    request->range = request_header(connection, "Range");
+    request->version = version;
+    if (log_) {
+      request->range = request_header(connection, "Range");
+      request->referer = request_header(connection, "Referer");
+      request->agent = request_header(connection, "User-Agent");
+    }
     const MutexLock lock(mutex_);
     ++active_;
     return request.release();
   }
 
-  void completed(const Request& request, bool whole) {
-    if (log_) {
-      log_(fmt::format("{} {} {} {} {}{}{}{}", request.client, request.method, printable(request.url), request.status,
-                       request.length, request.range.empty() ? "" : " ", printable(request.range),
-                       whole ? "" : " broken off"));
-    }
+  MHD_Result respond(MHD_Connection* connection, Request& request) {
+    const Framing framing = framing_of(connection);
+    Response response = framing.malformed ? Response::error(400) : answer(connection, request);
+    // After a body that somebody else may have read otherwise, the next bytes are nobody's request.
+    if (ending_ || framing.malformed || framing.has_body) response.header("Connection", "close");
+    request.status = response.status();
+    request.length = request.method == "HEAD" || request.status == 304 ? 0 : response.length();
+    if (response.is_file() && request.length > 0 && !request.client->identity) cork(request, true);
+    return response.queue(connection);
+  }
+
+  void completed(Request& request, bool whole) {
+    if (request.corked) cork(request, false);
+    if (log_) log_(log_line(request, whole));
     const MutexLock lock(mutex_);
     if (--active_ == 0) idle_.notify_all();
   }
 
+  // Header and body are two system calls; without this they were two packets.
+  static void cork(Request& request, bool on) {
+    const int value = on ? 1 : 0;
+    ::setsockopt(request.client->fd, IPPROTO_TCP, TCP_CORK, &value, sizeof value);
+    request.corked = on;
+  }
+
   Response answer(MHD_Connection* connection, const Request& request) const {
+    if (!is_welcome(connection)) return unauthorized();
+    if (request.method == "OPTIONS") return options();
     if (request.method != "GET" && request.method != "HEAD") {
       Response response = Response::error(405);
-      response.header("Allow", "GET, HEAD");
+      response.header("Allow", kAllowed);
       return response;
     }
     if (!request.url.starts_with('/')) return Response::error(400);
     const Result<ServedPath> path = ServedPath::parse(request.url);
     if (!path) return Response::error(404);
-    Result<ServedFile> file = directory_.find(*path);
-    if (!file) return Response::error(status_of(file.error().code));
-    if (!file->is_directory) {
+    for (int attempt = 0; attempt < kReadAttempts; ++attempt) {
+      Result<ServedFile> file = directory_.find(*path);
+      if (!file) return Response::error(status_of(file.error().code));
+      if (file->is_directory) {
+        return path->ends_with_slash ? answer_directory(std::move(*file), *path) : redirect_to_directory(*path);
+      }
       if (path->ends_with_slash) return Response::error(404);
-      return answer_file(conditions_of(connection, request.method == "HEAD"), std::move(*file), *path);
+      const bool is_head = request.method == "HEAD";
+      auto response = answer_file(conditions_of(connection, is_head), is_head, std::move(*file), *path);
+      if (response) return std::move(*response);
     }
-    return path->ends_with_slash ? answer_directory(std::move(*file), *path) : redirect_to_directory(*path);
+    return Response::error(503);
   }
 
-  static Response response_of(const FileAnswer& answer, ServedFile& file) {
+  bool is_welcome(MHD_Connection* connection) const {
+    std::shared_ptr<const std::string> token;
+    {
+      const MutexLock lock(mutex_);
+      token = token_;
+    }
+    return token->empty() || is_authorized(request_header(connection, "Authorization"), *token);
+  }
+
+  static Response unauthorized() {
+    Response response = Response::error(401);
+    response.header("WWW-Authenticate", "Bearer realm=\"wormhole\"");
+    return response;
+  }
+
+  static Response options() {
+    Response response(204);
+    response.header("Allow", kAllowed);
+    return response;
+  }
+
+  // Nothing when the file was written while it was read.
+  static std::optional<Response> response_of(const FileAnswer& answer, bool is_head, ServedFile& file) {
     switch (answer.status) {
       case 200:
-      case 206: return {answer.status, std::move(file.fd), answer.body};
+      case 206: break;
       // Only the header is sent; its Content-Length is that of the file (RFC 9110, section 8.6).
-      case 304: return {304, std::move(file.fd), {0, file.size}};
+      case 304: return Response(304, std::move(file.fd), {0, file.size});
       default: return Response::error(answer.status);
     }
+    const size_t size = answer.body.size();
+    if (is_head || size > kCopied) return Response(answer.status, std::move(file.fd), answer.body);
+    Memory body(std::malloc(std::max<size_t>(size, 1)));
+    if (!file.read({static_cast<char*>(body.get()), size}, answer.body.begin)) return std::nullopt;
+    return Response(answer.status, std::move(body), size);
   }
 
-  static Response answer_file(const RequestConditions& conditions, ServedFile file, const ServedPath& path) {
+  static std::optional<Response> answer_file(const RequestConditions& conditions, bool is_head, ServedFile file,
+                                             const ServedPath& path) {
     const FileAnswer answer = answer_file_request(conditions, file.validator, file.size);
-    Response response = response_of(answer, file);
-    response.header("ETag", file.validator.etag);
-    response.header("Last-Modified", file.validator.last_modified);
-    response.header("Accept-Ranges", "bytes");
-    if (answer.status == 206) response.header("Content-Range", content_range_header(answer.body, file.size));
-    if (answer.status == 416) response.header("Content-Range", fmt::format("bytes */{}", file.size));
+    std::optional<Response> response = response_of(answer, is_head, file);
+    if (!response) return std::nullopt;
+    response->header("ETag", file.validator.etag);
+    response->header("Last-Modified", file.validator.last_modified);
+    response->header("Accept-Ranges", "bytes");
+    if (answer.status == 206) response->header("Content-Range", content_range_header(answer.body, file.size));
+    if (answer.status == 416) response->header("Content-Range", fmt::format("bytes */{}", file.size));
     if (answer.status == 200 || answer.status == 206) {
-      response.header("Content-Type", content_type(path.segments.back()));
+      response->header("Content-Type", content_type(path.segments.back()));
     }
     return response;
   }
@@ -341,35 +477,38 @@ class HttpServer::Daemon {
 
   const ServedDirectory directory_;
   const std::function<void(std::string_view)> log_;
+  const std::chrono::milliseconds grace_;
   MHD_Daemon* daemon_ = nullptr;
   FileDescriptor socket_;
-  Mutex mutex_;
+  std::atomic<bool> ending_ = false;  // the next answer on a connection is its last
+  mutable Mutex mutex_;
   std::condition_variable_any idle_;
   int active_ GUARDED_BY(mutex_) = 0;  // requests between their header and their last byte
+  std::shared_ptr<const TlsIdentity> identity_ GUARDED_BY(mutex_);
+  std::shared_ptr<const std::string> token_ GUARDED_BY(mutex_);  // "": whoever asks
 };
 
-HttpServer::HttpServer(std::unique_ptr<Daemon> daemon, std::string url, uint16_t port)
-    : daemon_(std::move(daemon)), url_(std::move(url)), port_(port) {}
+HttpServer::HttpServer(std::unique_ptr<Daemon> daemon, std::string url, uint16_t port, bool tls)
+    : daemon_(std::move(daemon)), url_(std::move(url)), port_(port), tls_(tls) {}
 
 HttpServer::~HttpServer() = default;
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpServerOptions options) {
+Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& options) {
   Result<ServedDirectory> directory = ServedDirectory::open(options.directory);
   if (!directory) return fail(directory.error());
-  Result<FileDescriptor> socket = listen_on(options.address, options.port);
+  Result<ListeningSocket> socket = ListeningSocket::open(options.address, options.port);
   if (!socket) return fail(socket.error());
 
-  sockaddr_storage bound = {};
-  socklen_t length = sizeof bound;
-  auto* address = reinterpret_cast<sockaddr*>(&bound);
-  ::getsockname(socket->get(), address, &length);
-  // The port has the same place in both families.
-  const uint16_t port = ntohs(reinterpret_cast<const sockaddr_in*>(address)->sin_port);
-  std::string url = "http://" + numeric_address(address, length, /*with_port=*/true) + "/";
+  const bool tls = options.secrets.has_certificate();
+  std::string url = fmt::format("{}://{}/", tls ? "https" : "http", socket->authority);
+  auto daemon = std::make_unique<Daemon>(std::move(*directory), options);
+  if (Status started = daemon->start(std::move(socket->fd), options); !started) return fail(started.error());
+  return std::unique_ptr<HttpServer>(new HttpServer(std::move(daemon), std::move(url), socket->port, tls));
+}
 
-  auto daemon = std::make_unique<Daemon>(std::move(*directory), std::move(options.log));
-  if (Status started = daemon->start(std::move(*socket)); !started) return fail(started.error());
-  return std::unique_ptr<HttpServer>(new HttpServer(std::move(daemon), std::move(url), port));
+Status HttpServer::replace_secrets(const HttpServerSecrets& secrets) {
+  if (secrets.has_certificate() != tls_) return fail(ErrorCode::kInvalid, "TLS cannot be turned on or off");
+  return daemon_->replace_secrets(secrets);
 }
 
 }  // namespace wormhole

@@ -124,6 +124,18 @@ Result<ServedPath> ServedPath::parse(std::string_view url_path) {
   return path;
 }
 
+bool ServedFile::read(std::span<char> bytes, uint64_t offset) const {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pread(fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+  struct stat now = {};
+  return ::fstat(fd.get(), &now) == 0 && validator_of(now) == validator;
+}
+
 std::string ServedPath::relative() const {
   return segments.empty() ? "." : fmt::format("{}", fmt::join(segments, "/"));
 }
@@ -168,6 +180,7 @@ Result<std::string> ServedDirectory::index(ServedFile directory, const ServedPat
   while (const dirent* found = ::readdir(stream.get())) {
     const std::string_view name = found->d_name;
     struct stat status = {};
+    if (path.segments.empty() && name == kHiddenName) continue;
     if (!may_be_entry(name) || !stat_entry(::dirfd(stream.get()), path, name, &status)) continue;
     entries.push_back({std::string(name), S_ISDIR(status.st_mode), status.st_size, status.st_mtim.tv_sec});
   }

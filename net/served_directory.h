@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,9 @@
 struct stat;
 
 namespace wormhole {
+
+// What tells of the directory and is no part of it: found by those who know its name, but not listed.
+inline constexpr std::string_view kHiddenName = ".wormhole";
 
 // The path of a request, taken apart: decoded segments, none of them empty, "." or "..".
 struct ServedPath {
@@ -30,11 +34,16 @@ struct ServedPath {
   std::string encoded() const;   // "/a/b/", the URL path of this as a directory
 };
 
+// What was found, as it was then.
 struct ServedFile {
   FileDescriptor fd;
   bool is_directory = false;
   uint64_t size = 0;
   Validator validator;  // a strong ETag and Last-Modified
+
+  // Fills `bytes` from `offset` on. False when it cannot, or when the file has changed meanwhile: bytes of two versions
+  // may be there.
+  bool read(std::span<char> bytes, uint64_t offset) const;
 };
 
 class ServedDirectory {
@@ -47,7 +56,8 @@ class ServedDirectory {
   Result<ServedFile> find(const ServedPath& path) const;
 
   // The index of a directory that find() gave for `path`, as HTML in the format of nginx' autoindex, with exact sizes.
-  // Directories come first, then by name. Fifos, devices and links that lead out are left out. Errors: kIo.
+  // Directories come first, then by name. Fifos, devices and links that lead out are left out, and so is kHiddenName in
+  // the root. Errors: kIo.
   Result<std::string> index(ServedFile directory, const ServedPath& path) const;
 
  private:

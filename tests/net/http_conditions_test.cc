@@ -93,6 +93,16 @@ TEST(FileAnswer, FailsForOneWhoWantsAnotherVersion) {
   EXPECT_EQ(ask({.range = "bytes=0-9", .if_match = "\"abc\""}), part(0, 10));
 }
 
+// RFC 9110, section 13.2.2.
+TEST(FileAnswer, LooksAtConditionsInTheOrderOfTheStandard) {
+  EXPECT_EQ(ask({.if_match = "\"abc\"", .if_unmodified_since = kEarlier}), kWhole) << "If-Match goes first";
+  EXPECT_EQ(ask({.if_match = "\"xyz\"", .if_none_match = "\"abc\""}), kFailed) << "then what asks for another version";
+  EXPECT_EQ(ask({.range = "bytes=0-9", .if_none_match = "\"abc\""}), kUnmodified) << "ranges come last";
+  EXPECT_EQ(ask({.range = "bytes=5000-", .if_match = "\"xyz\""}), kFailed);
+  EXPECT_EQ(ask({.range = "bytes=0-9", .if_range = "\"xyz\"", .if_match = "\"abc\""}), kWhole);
+  EXPECT_EQ(ask({.if_range = "\"xyz\""}), kWhole) << "without a range it says nothing";
+}
+
 TEST(ContentRange, ReadsWhatItWrites) {
   const auto parsed = parse_content_range(content_range_header({10, 20}, 1000));
   ASSERT_TRUE(parsed);
