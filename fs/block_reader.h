@@ -84,6 +84,13 @@ class BlockReader {
   // is more than this engine's share of what all may keep.
   void give_back(uint64_t bytes);
 
+  // Fetches what is missing of a small file before anybody reads it; the file need not be open. `done`: whether
+  // something had to be fetched, and now is there; errors as read(), and
+  //   kNoSpace   the memory budget is used up, and nobody waits (`lane`)
+  //   kNoRanges  the server sends whole files only
+  using WholeDone = UniqueFunction<void(Result<bool>), 32>;  // small, so that it fits into a message
+  void fetch_whole(Ino ino, uint64_t size, std::string url, Lane lane, WholeDone done);
+
   // The fetcher's events, as in FetchSink.
   void fetch_head(FetchId id, ObjectHead head);
   void fetch_progress(FetchId id, uint64_t arrived);
@@ -148,6 +155,8 @@ class BlockReader {
   bool all_keep_too_much() const;
 
   // Objects.
+  Object& object(Ino ino, uint64_t size, std::string url);
+  void count_read_ahead(Ino ino, uint64_t bytes);
   void publish_if_complete(Object& object);
   void give_back_memory(Object& object);
   void object_stale(Object& object, const Error& why);
@@ -176,7 +185,8 @@ class BlockReader {
   std::unordered_map<Ino, std::unique_ptr<Object>> objects_;
   std::unordered_map<FetchId, Part*> fetching_;
   std::unordered_map<FetchId, Object*> streams_;
-  std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
+  std::unordered_map<Ino, uint64_t> unread_;  // files that were fetched ahead and not opened since, and how many bytes
+  std::list<Part*> resident_;                 // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
   uint64_t files_in_sequence_ = 0;  // that were read so lately
   bool shut_down_ = false;

@@ -95,6 +95,12 @@ void Engine::read(Ino ino, ByteRange range, ReadReply reply) {
   loop_->post([this, ino, range, reply = std::move(reply)]() mutable { reader_->read(ino, range, std::move(reply)); });
 }
 
+void Engine::fetch_whole(Ino ino, uint64_t size, std::string url, Lane lane, BlockReader::WholeDone done) {
+  loop_->post([this, ino, size, url = std::move(url), lane, done = std::move(done)]() mutable {
+    reader_->fetch_whole(ino, size, std::move(url), lane, std::move(done));
+  });
+}
+
 void Engine::drop(std::vector<Ino> inos) {
   loop_->post([this, inos = std::move(inos)] {
     for (const Ino ino : inos) cache_->drop(ino);

@@ -11,6 +11,7 @@
 
 #include "base/thread_annotations.h"
 #include "cache/index_format.h"
+#include "fs/directory.h"
 #include "net/listing.h"
 
 namespace wormhole {
@@ -26,6 +27,17 @@ struct Node {
 };
 
 using NodeRef = std::shared_ptr<const Node>;
+
+inline NodeRef node_of(const NodeRef& parent, const DirectoryEntry& entry) {
+  auto node = std::make_shared<Node>();
+  node->ino = entry.ino;
+  node->type = entry.type;
+  node->size = entry.size.value_or(0);
+  node->mtime = entry.mtime;
+  node->name = entry.name;
+  node->parent = parent;
+  return node;
+}
 
 class InodeTable {
  public:
