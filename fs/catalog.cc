@@ -69,7 +69,8 @@ void Catalog::directory(NodeRef directory, DirectoryDone done) {
 
 bool Catalog::suffices(const DirectoryEntry& e, Need need) {
   if (e.type == EntryType::kDirectory) return true;
-  return e.size && !e.gone && (need == Need::kAttributes || !e.doubtful);
+  if (!e.size || e.gone) return false;
+  return need == Need::kAttributes || !e.doubtful || (need == Need::kVersionIfRead && has_no_version(e));
 }
 
 void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone done) {
@@ -102,6 +103,17 @@ void Catalog::confirm(NodeRef file, StatusDone done) {
     if (!now || now->ino != ino) return (*done)(fail(ErrorCode::kStale, "another version is on the server"));
     (*done)({});
   });
+}
+
+void Catalog::confirm_if_read(NodeRef file, ConfirmedDone done) {
+  auto shared = std::make_unique<ConfirmedDone>(std::move(done));
+  const Ino ino = file->ino;
+  find(file->parent, file->name, Need::kVersionIfRead,
+       [this, ino, done = std::move(shared)](Result<DirectoryEntry> now) mutable {
+         if (!now && now.error().code != ErrorCode::kNotFound) return (*done)(fail(now.error()));
+         if (!now || now->ino != ino) return (*done)(fail(ErrorCode::kStale, "another version is on the server"));
+         (*done)(!now->doubtful || !has_no_version(*now));
+       });
 }
 
 void Catalog::distrust(NodeRef file) {

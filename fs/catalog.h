@@ -75,6 +75,10 @@ class Catalog {
   }
   // kStale when the name has another version now, or is gone.
   void confirm(NodeRef file, StatusDone done);
+  // The same, without a HEAD for a small file in doubt that nobody has read yet: false. The response that brings its
+  // bytes fixes its version, and a HEAD before it would tell nothing that this does not.
+  using ConfirmedDone = UniqueFunction<void(Result<bool>)>;
+  void confirm_if_read(NodeRef file, ConfirmedDone done);
 
   // A read has found that the server has another version of this file: the next entry() or confirm() asks.
   void distrust(NodeRef file);
@@ -92,9 +96,6 @@ class Catalog {
   void list_ahead(NodeRef directory, UniqueFunction<void()> done);
   // Asks what the listing leaves open of these names, all at once: size, or whether the version is still the same.
   void ask_ahead(NodeRef directory, std::vector<std::string> names);
-  // The version of a doubtful file that nothing is known of but its name, size and time: the response that brings its
-  // first bytes fixes it, and a HEAD before it would tell nothing that this does not.
-  bool is_open_version(const Node& file);
   // The server has just sent bytes of this very version: it need not be asked again.
   void confirmed(NodeRef file);
 
@@ -103,8 +104,9 @@ class Catalog {
 
  private:
   // What an entry is wanted for decides whether the listing suffices.
-  enum class Need : uint8_t { kAttributes, kVersion };
-  static bool suffices(const DirectoryEntry& entry, Need need);
+  enum class Need : uint8_t { kAttributes, kVersionIfRead, kVersion };
+  bool suffices(const DirectoryEntry& entry, Need need);
+  bool has_no_version(const DirectoryEntry& entry);
   bool leaves_open(const DirectoryEntry& entry);
   void find(NodeRef directory, std::string name, Need need, EntryDone done);
 

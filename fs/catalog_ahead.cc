@@ -48,12 +48,9 @@ void Catalog::ask_ahead(NodeRef directory, std::vector<std::string> names) {
   });
 }
 
-bool Catalog::is_open_version(const Node& file) {
-  if (file.parent == nullptr || options_.offline == OfflineMode::kOn) return false;
-  const Known known = this->known(file.parent->ino);
-  const DirectoryEntry* e = known.fresh ? known.listing->find(file.name) : nullptr;
-  return e != nullptr && e->ino == file.ino && e->doubtful && !e->gone && e->size && *e->size > 0 &&
-         *e->size <= kSmallFile && !index_.object(e->ino);
+bool Catalog::has_no_version(const DirectoryEntry& e) {
+  return e.size && *e.size > 0 && *e.size <= kSmallFile && options_.offline != OfflineMode::kOn &&
+         !index_.object(e.ino);
 }
 
 void Catalog::confirmed(NodeRef file) {

@@ -75,14 +75,20 @@ void Filesystem::open(Ino ino, OpenReply reply) {
   NodeRef node = inodes_.find(internal(ino));
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
   lookahead_.opened(node);
-  if (!catalog_.is_open_version(*node)) return confirm_and_open(std::move(node), std::move(reply));
+  catalog_.confirm_if_read(node, [this, node, reply = std::move(reply)](Result<bool> confirmed) mutable {
+    if (!confirmed) return reply(fail(std::move(confirmed.error())));
+    *confirmed ? open_current(node, std::move(reply)) : fetch_and_open(node, std::move(reply));
+  });
+}
+
+void Filesystem::fetch_and_open(const NodeRef& node, OpenReply reply) {
   engines_.fetch_whole(node->ino, node->size, catalog_.url_of(*node), Lane::kDemand,
                        [this, node, shared = std::make_unique<OpenReply>(std::move(reply))](Result<bool> fetched) {
                          if (fetched && *fetched) {
                            catalog_.confirmed(node);
                            return open_current(node, std::move(*shared));
                          }
-                         // What the response has said of another version, a HEAD is asked about.
+                         // Which version there is now, a HEAD tells.
                          if (!fetched && fetched.error().code == ErrorCode::kStale) catalog_.distrust(node);
                          confirm_and_open(node, std::move(*shared));
                        });

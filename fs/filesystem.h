@@ -95,6 +95,7 @@ class Filesystem {
   Ino internal(Ino ino) const { return ino == kRootIno ? root_ino_ : ino; }
   Ino external(Ino ino) const { return ino == root_ino_ ? kRootIno : ino; }
   void open_current(const NodeRef& node, OpenReply reply);
+  void fetch_and_open(const NodeRef& node, OpenReply reply);
   void confirm_and_open(NodeRef node, OpenReply reply);
   Attributes attributes_of(const Node& node) const;
   Entry entry_of(const NodeRef& node) const;
