@@ -139,9 +139,10 @@ void Filesystem::is_passed_through(const OpenFile& file) {
 void Filesystem::opendir(Ino ino, DirectoryReply reply) {
   NodeRef node = inodes_.find(internal(ino));
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
+  lookahead_.listed(node);
   catalog_.directory(node, [this, node, reply = std::move(reply)](Result<DirectoryRef> listing) mutable {
     if (!listing) return reply(fail(listing.error()));
-    lookahead_.listed(node);
+    lookahead_.listing_arrived(node);
     KernelListingRef in_kernel = kernel_listings_.open(node->ino, *listing);
     // Not longer than the names are believed, which come with the listing: each would be looked up by itself.
     const auto name_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(name_timeout_));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/block.h"
+
 namespace wormhole {
 namespace {
 
@@ -26,6 +28,17 @@ bool is_below(const NodeRef& node, Ino directory) {
     if (n->ino == directory) return true;
   }
   return false;
+}
+
+// Among the first files of a directory, or the last: where several readers share the work, the second may come first.
+bool is_begin(const Directory& listing, uint32_t index) {
+  constexpr int kAmongTheFirst = 2;
+  const auto is_file = [](const DirectoryEntry& e) { return e.type == EntryType::kFile; };
+  int before = 0, behind = 0;
+  for (uint32_t i = index; i-- > 0 && before < kAmongTheFirst;) before += is_file(listing.entries[i]);
+  for (size_t i = index + 1; i < listing.entries.size() && behind < kAmongTheFirst; ++i)
+    behind += is_file(listing.entries[i]);
+  return before < kAmongTheFirst || behind < kAmongTheFirst;
 }
 
 std::optional<uint32_t> index_of(const Directory& listing, std::string_view name) {
@@ -168,7 +181,7 @@ bool Lookahead::comes_from_elsewhere(const Stream& stream, const NodeRef& direct
   if (stream.used_at == 0 || !stream.window.is_open()) return false;
   const bool up = is_below(stream.directory, directory->ino);
   if (!up && (directory->parent == nullptr || !is_below(stream.directory, directory->parent->ino))) return false;
-  if (!up) return DirectoryCursor(listing).is_begin(index);
+  if (!up) return is_begin(*listing, index);
   const Node* from = stream.directory.get();
   while (from->parent && from->parent->ino != directory->ino) from = from->parent.get();
   const auto left = index_of(*listing, from->name);
@@ -267,6 +280,11 @@ void Lookahead::grant(const Wishes& wishes) {
   for (const auto& [directory, names] : wishes.sizes) catalog_.ask_ahead(directory, names);
   for (size_t i = 0; i < wishes.bytes.size(); ++i) {
     const NodeRef& file = wishes.bytes[i];
+    // Of what is cached the engine need not hear: a look at the index costs less than a message.
+    if (index_.blocks_present(file->ino) >= block_count(file->size)) {
+      has_come(file, wishes.doubtful[i], false);
+      continue;
+    }
     engines_.fetch_whole(file->ino, file->size, catalog_.url_of(*file), Lane::kSpeculative,
                          [this, file, doubtful = static_cast<bool>(wishes.doubtful[i])](Result<bool> fetched) {
                            has_come(file, doubtful, fetched);
@@ -283,20 +301,30 @@ void Lookahead::has_come(const NodeRef& file, bool doubtful, const Result<bool>&
 
 // It may tell of directories that come before those that were listed, and of files.
 void Lookahead::listing_arrived(const NodeRef& directory) {
+  if (!options_.enabled) return;
   Wishes wishes;
   {
     MutexLock lock(mutex_);
     const auto guess = listings_.guessed.find(directory->ino);
-    if (guess != listings_.guessed.end()) list_on(*guess->second.stream, wishes);
-    for (const auto& [streams, what] : {std::pair{&bytes_, For::kBytes}, std::pair{&sizes_, For::kSizes}}) {
-      for (Stream& s : streams->all) {
-        if (!s.cursor || !s.window.is_open()) continue;
-        if (const DirectoryRef listing = catalog_.known(s.directory->ino).listing)
-          propose(*streams, what, s, listing, wishes);
-      }
+    for (Stream& s : listings_.all) {
+      const bool is_his = guess != listings_.guessed.end() ? guess->second.stream == &s
+                                                           : s.used_at != 0 && s.directory->ino == directory->ino;
+      if (is_his) list_on(s, wishes);
+    }
+    if (guess != listings_.guessed.end()) {
+      propose_on(bytes_, For::kBytes, wishes);
+      propose_on(sizes_, For::kSizes, wishes);
     }
   }
   grant(wishes);
+}
+
+void Lookahead::propose_on(Streams& streams, For what, Wishes& wishes) {
+  for (Stream& s : streams.all) {
+    if (!s.cursor || !s.window.is_open()) continue;
+    if (const DirectoryRef listing = catalog_.known(s.directory->ino).listing)
+      propose(streams, what, s, listing, wishes);
+  }
 }
 
 // --- guesses -------------------------------------------------------------------------------------------------------

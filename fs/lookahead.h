@@ -41,12 +41,14 @@ struct LookaheadOptions {
 class Lookahead {
  public:
   // All references outlive it, and it the threads of catalog and engines.
-  Lookahead(LookaheadOptions options, Catalog& catalog, Engines& engines, const Fetcher& fetcher)
-      : options_(options), catalog_(catalog), engines_(engines), fetcher_(fetcher) {}
+  Lookahead(LookaheadOptions options, Catalog& catalog, Engines& engines, Index& index, const Fetcher& fetcher)
+      : options_(options), catalog_(catalog), engines_(engines), index_(index), fetcher_(fetcher) {}
 
   void opened(const NodeRef& file);
   void looked_up(const NodeRef& directory, std::string_view name);
+  // When it is asked for, and when its listing is there.
   void listed(const NodeRef& directory);
+  void listing_arrived(const NodeRef& directory);
 
  private:
   // What is ahead of one reader.
@@ -87,6 +89,7 @@ class Lookahead {
   Stream& begin_stream(Streams& streams, const NodeRef& directory) REQUIRES_LOCK(mutex_);
   void propose(Streams& streams, For what, Stream& stream, const DirectoryRef& listing, Wishes& wishes)
       REQUIRES_LOCK(mutex_);
+  void propose_on(Streams& streams, For what, Wishes& wishes) REQUIRES_LOCK(mutex_);
   // False when there is no room for more.
   bool want(Streams& streams, For what, Stream& stream, const NodeRef& directory, const DirectoryEntry& entry,
             NeighbourBounds bounds, Wishes& wishes);
@@ -94,7 +97,6 @@ class Lookahead {
   bool is_crawled(const NodeRef& directory) const REQUIRES_LOCK(mutex_);
   void grant(const Wishes& wishes);
   void has_come(const NodeRef& file, bool doubtful, const Result<bool>& fetched);
-  void listing_arrived(const NodeRef& directory);
 
   static void make_guess(Streams& streams, Stream& stream, Ino ino, uint64_t bytes);
   static Stream* take_guess(Streams& streams, Ino ino);
@@ -108,6 +110,7 @@ class Lookahead {
   const LookaheadOptions options_;
   Catalog& catalog_;
   Engines& engines_;
+  Index& index_;
   const Fetcher& fetcher_;
 
   Mutex mutex_;

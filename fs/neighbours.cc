@@ -178,12 +178,4 @@ void DirectoryCursor::skip_taken(uint32_t index) {
   while (frontier_ < files_.size() && files_[frontier_] < index) ++frontier_;
 }
 
-bool DirectoryCursor::is_begin(uint32_t index) const {
-  if (index >= rank_.size() || rank_[index] == kNone) return false;
-  // Where several readers share the work, the second may come first.
-  constexpr uint32_t kAmongTheFirst = 2;
-  const uint32_t rank = rank_[index];
-  return rank < kAmongTheFirst || rank + kAmongTheFirst >= files_.size();
-}
-
 }  // namespace wormhole

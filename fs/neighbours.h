@@ -83,9 +83,6 @@ class DirectoryCursor {
   // Those before `index` in the listing were taken already.
   void skip_taken(uint32_t index);
 
-  // Whether the entry is among the first files in the order, so that somebody may begin here.
-  bool is_begin(uint32_t index) const;
-
  private:
   static constexpr uint32_t kNone = ~uint32_t{0};
 
