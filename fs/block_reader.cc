@@ -784,7 +784,7 @@ void BlockReader::part_failed(Part& part, Error error) {
   // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out
   // for ever.
   if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) all_.last_timeout = clock_.now();
-  if (error.code != ErrorCode::kCancelled && !part.waiters.empty()) {
+  if (error.code != ErrorCode::kCancelled && o.opens > 0) {  // of what was fetched ahead nobody need know
     log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end,
               to_string(error.code), error.message);
   }

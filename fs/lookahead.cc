@@ -93,7 +93,7 @@ void Lookahead::looked_up(const NodeRef& directory, std::string_view name) {
 }
 
 void Lookahead::listed(const NodeRef& directory) {
-  if (!options_.enabled) return;
+  if (!options_.enabled || options_.ttl <= 0) return;
   Wishes wishes;
   {
     MutexLock lock(mutex_);
@@ -301,7 +301,7 @@ void Lookahead::has_come(const NodeRef& file, bool doubtful, const Result<bool>&
 
 // It may tell of directories that come before those that were listed, and of files.
 void Lookahead::listing_arrived(const NodeRef& directory) {
-  if (!options_.enabled) return;
+  if (!options_.enabled || options_.ttl <= 0) return;
   Wishes wishes;
   {
     MutexLock lock(mutex_);

@@ -36,6 +36,7 @@ namespace wormhole {
 struct LookaheadOptions {
   bool enabled = true;
   uint64_t memory = 256 << 20;  // the budget of all buffers, bytes
+  int64_t ttl = 60;             // the catalog's; of listings that are not believed none is fetched ahead
 };
 
 class Lookahead {

@@ -104,8 +104,8 @@ Result<std::string> Daemon::start() {
                                        std::move(*root), root_ino, *index_, *fetcher_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engines_->drop(inos); });
   const bool looks_ahead = options_.speculate && options_.offline != OfflineMode::kOn;
-  lookahead_ = std::make_unique<Lookahead>(LookaheadOptions{looks_ahead, options_.memory}, *catalog_, *engines_,
-                                           *index_, *fetcher_);
+  lookahead_ = std::make_unique<Lookahead>(LookaheadOptions{looks_ahead, options_.memory, options_.ttl}, *catalog_,
+                                           *engines_, *index_, *fetcher_);
   options_.filesystem.disk_waiters = kDiskWaiters;
   filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
                                              *engines_, *lookahead_, metrics_, clock_);

@@ -112,6 +112,7 @@ TEST_F(FetchWholeTest, AnotherVersionIsToldAndNothingIsKept) {
 
 TEST_F(FetchWholeTest, AFailureIsNoReadersFailure) {
   fetch();
+  setup_.clock.advance(std::chrono::seconds(1));
   const AnswerRef a = open_and_read();
   setup_.fetcher.fail(only_fetch().id, ErrorCode::kUnreachable);
   complete();  // his own
