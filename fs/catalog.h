@@ -83,7 +83,7 @@ class Catalog {
   // A read has found that the server has another version of this file: the next entry() or confirm() asks.
   void distrust(NodeRef file);
 
-  // --- ahead of a reader (fs/catalog_ahead.cc). Nobody waits for these, and nothing is asked while the server is away ---
+  // --- ahead of a reader (fs/catalog_ahead.cc): nobody waits, and nothing is asked while the server is away ---
 
   // What memory has of a directory; nothing is asked.
   struct Known {
