@@ -9,8 +9,8 @@
 namespace wormhole {
 namespace {
 
-// Folding what was learnt into a snapshot copies, encodes and writes the directory: about 1 us for each entry. It waits
-// ten times as long for company, so that it takes no more than a tenth of the time; at once for less than a hundred
+// Folding what was learnt into a snapshot copies, encodes and writes the directory: so its cost goes with
+// the number of entries. It waits for company in proportion, 10 us for each; not at all for less than a hundred
 // entries, and not longer than a second, for that is what a crash loses.
 constexpr size_t kEntriesInMillisecond = 100;
 constexpr Duration kLongestCompany = std::chrono::seconds(1);

@@ -16,8 +16,9 @@ constexpr uint64_t kPipes = 2;
 constexpr uint64_t kLeastBytes = 4 << 20;
 constexpr uint64_t kMemoryShare = 8;
 
-// Files ahead for each that he has come through: from the second on 8, then 12, … 5 round trips to 512. Half of it took
-// 3 more for 500 files of 10 KB, and what it wastes of a few files is less than one large one.
+// Files ahead for each that he has come through: from the second on 8, then 12, … Each round trip then brings five
+// times as many as the last, so 512 are ahead after four; with half of the gain it would be three times as many, and
+// six.
 constexpr uint64_t kGain = 4;
 
 // So many are passed by before anything is concluded: a reader of every file of one kind, or who looks at a few.
@@ -29,7 +30,7 @@ constexpr uint64_t kMostNeeded = 64;
 
 // How far a step may skip, or readers at the same time may overtake each other.
 constexpr uint32_t kSkip = 32;
-// In a larger directory other orders are not looked for: each look goes over all entries, about 50 ns each.
+// In a larger directory other orders are not looked for: each look goes over all entries.
 constexpr size_t kMostToLookAt = 10'000;
 
 char folded(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
