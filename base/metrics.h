@@ -26,7 +26,9 @@ struct Metrics {
   Counter fetches_retried{0};
   Counter fetches_hedged{0};
   Gauge fetches_in_flight{0};
-  Gauge window_bytes{0};  // the read-ahead window of the stream that was read last
+  Counter files_ahead{0};       // that were fetched before anybody opened them
+  Gauge bytes_ahead_unread{0};  // and the bytes of those that nobody has opened since
+  Gauge window_bytes{0};        // the read-ahead window of the stream that was read last
 
   // The cache.
   Counter blocks_stored{0};

@@ -58,6 +58,10 @@ constexpr Duration kIdleAfter = std::chrono::seconds(10);
 // Parts of at least this size belong to a stream: a random reader's own are a block or a few.
 constexpr uint64_t kStreamPart = 256 * 1024;
 
+// Of so many files it is remembered that nobody has opened them: 2 MiB. Those that are forgotten stay counted as
+// unread.
+constexpr size_t kMostUnread = 50'000;
+
 // How often a read starts over when the part it waited for failed for reasons that were not its own.
 constexpr int kMaxRestarts = 2;
 
@@ -118,6 +122,7 @@ struct BlockReader::Part {
   };
   bool has(ByteRange bytes) const { return bytes.end <= range.begin + arrived || behind.contains(bytes); }
   std::vector<Waiter> waiters;
+  WholeDone done;                    // who asked for it without reading
   std::list<Part*>::iterator place;  // in resident_, when kResident
 };
 
@@ -159,8 +164,18 @@ BlockReader::~BlockReader() = default;
 
 // --- objects -------------------------------------------------------------------------------------------------------
 
-void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file,
-                       std::shared_ptr<const Content> content) {
+void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file, ContentRef content) {
+  Object& o = object(ino, size, std::move(url), std::move(content));
+  ++o.opens;
+  if (file) o.file = std::move(file);
+  if (const auto it = unread_.find(ino); it != unread_.end()) {
+    metrics_.bytes_ahead_unread.fetch_sub(static_cast<int64_t>(it->second), std::memory_order_relaxed);
+    unread_.erase(it);
+  }
+  publish_if_complete(o);
+}
+
+BlockReader::Object& BlockReader::object(Ino ino, uint64_t size, std::string url, ContentRef content) {
   auto& slot = objects_[ino];
   if (slot == nullptr) {
     slot = std::make_unique<Object>(options_.readahead);
@@ -174,9 +189,35 @@ void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file
     }
     cache_.open(ino, size, slot->recorded);
   }
-  ++slot->opens;
-  if (file) slot->file = std::move(file);
-  publish_if_complete(*slot);
+  return *slot;
+}
+
+// What of it is on disk, or under way, is left alone.
+void BlockReader::fetch_whole(Ino ino, uint64_t size, std::string url, ContentRef content, Lane lane, WholeDone done) {
+  if (shut_down_ || options_.offline) return done(fail(ErrorCode::kCancelled, "nothing is fetched any more"));
+  Object& o = object(ino, size, std::move(url), std::move(content));
+  Run run{Place::kDisk, {0, 0}, nullptr};
+  while (run.place != Place::kNowhere && run.range.end < size) run = locate(o, {run.range.end, size});
+  const bool waits = lane == Lane::kDemand;
+  if (o.stale || o.stream.wanted) {
+    done(fail(o.stale ? ErrorCode::kStale : ErrorCode::kNoRanges, "{}: cannot be fetched ahead", o.url));
+  } else if (run.place != Place::kNowhere) {
+    done(false);
+  } else if (!make_room(run.range.size(), waits)) {
+    done(fail(ErrorCode::kNoSpace, "{}: no memory to fetch it ahead", o.url));
+  } else {
+    if (!waits) count_read_ahead(ino, run.range.size());
+    start_part(o, run.range, lane, options_.patience).done = std::move(done);
+  }
+  release_if_unused(ino);
+}
+
+// The count of bytes that were never read may miss what was forgotten here.
+void BlockReader::count_read_ahead(Ino ino, uint64_t bytes) {
+  metrics_.files_ahead.fetch_add(1, std::memory_order_relaxed);
+  metrics_.bytes_ahead_unread.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  if (unread_.size() >= kMostUnread) unread_.clear();
+  unread_[ino] += bytes;
 }
 
 // Its readers need not come by any more. A file of one block is read once, and then is in the kernel's page cache:
@@ -631,6 +672,7 @@ void BlockReader::give_back(uint64_t bytes) {
 }
 
 void BlockReader::remove_part(Part& part) {
+  if (part.done) part.done(fail(ErrorCode::kCancelled, "{}: given up", part.object->url));
   if (part.state == Part::State::kFetching) {
     fetching_.erase(part.id);
     if (part.lane == Lane::kIdle) guess_ended(part);
@@ -724,6 +766,7 @@ void BlockReader::fetch_done(FetchId id, Status status) {
   if (it == fetching_.end()) return;
   Part& part = *it->second;
   Object& o = *part.object;
+  if (WholeDone done = std::exchange(part.done, {})) done(status ? Result<bool>(true) : fail(status.error()));
   if (status) {
     part.arrived = part.range.size();
     ++o.reads;  // served readers may close the file, and a store that fails at once ends the part
@@ -744,7 +787,7 @@ void BlockReader::part_failed(Part& part, Error error) {
   // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out
   // for ever.
   if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) all_.last_timeout = clock_.now();
-  if (error.code != ErrorCode::kCancelled) {
+  if (error.code != ErrorCode::kCancelled && o.opens > 0) {  // of what was fetched ahead nobody need know
     log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end,
               to_string(error.code), error.message);
   }

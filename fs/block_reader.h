@@ -34,6 +34,7 @@
 #include "base/metrics.h"
 #include "cache/block_cache.h"
 #include "fs/all_readers.h"
+#include "fs/content.h"
 #include "fs/open_file.h"
 #include "fs/readahead.h"
 #include "net/fetcher.h"
@@ -68,8 +69,7 @@ class BlockReader final : public FetchSink {
 
   // Opens and closes are counted. `file` (may be null) is told when all of it is in the cache, at once if it is so now.
   // `content` (may be null): what the bytes must be; it goes out with every fetch.
-  void open(Ino ino, uint64_t size, std::string url, OpenFileRef file = nullptr,
-            std::shared_ptr<const Content> content = nullptr);
+  void open(Ino ino, uint64_t size, std::string url, OpenFileRef file = nullptr, ContentRef content = nullptr);
   void close(Ino ino);
 
   // Answers `reply`, perhaps later, with the bytes of `range` (cut at the end of the file), or with
@@ -85,6 +85,13 @@ class BlockReader final : public FetchSink {
   // Another engine needs memory: what is kept here for another reader goes, until there is room for `bytes`; and what
   // is more than this engine's share of what all may keep.
   void give_back(uint64_t bytes);
+
+  // Fetches what is missing of a small file before anybody reads it; the file need not be open. `done`: whether
+  // something had to be fetched, and now is there; errors as read(), and
+  //   kNoSpace   the memory budget is used up, and nobody waits (`lane`)
+  //   kNoRanges  the server sends whole files only
+  using WholeDone = UniqueFunction<void(Result<bool>), 32>;  // small, so that it fits into a message
+  void fetch_whole(Ino ino, uint64_t size, std::string url, ContentRef content, Lane lane, WholeDone done);
 
   // The fetcher's events, as in FetchSink.
   void fetch_head(FetchId id, ObjectHead head) override;
@@ -150,6 +157,8 @@ class BlockReader final : public FetchSink {
   bool all_keep_too_much() const;
 
   // Objects.
+  Object& object(Ino ino, uint64_t size, std::string url, ContentRef content);
+  void count_read_ahead(Ino ino, uint64_t bytes);
   void publish_if_complete(Object& object);
   void give_back_memory(Object& object);
   void object_stale(Object& object, const Error& why);
@@ -178,7 +187,8 @@ class BlockReader final : public FetchSink {
   std::unordered_map<Ino, std::unique_ptr<Object>> objects_;
   std::unordered_map<FetchId, Part*> fetching_;
   std::unordered_map<FetchId, Object*> streams_;
-  std::list<Part*> resident_;  // stored parts that are kept for the next reader; oldest first
+  std::unordered_map<Ino, uint64_t> unread_;  // files that were fetched ahead and not opened since, and how many bytes
+  std::list<Part*> resident_;                 // stored parts that are kept for the next reader; oldest first
   uint64_t resident_bytes_ = 0;
   uint64_t files_in_sequence_ = 0;  // that were read so lately
   bool shut_down_ = false;

@@ -1,6 +1,7 @@
 #include "fs/catalog.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "base/thread.h"
@@ -69,7 +70,8 @@ void Catalog::directory(NodeRef directory, DirectoryDone done) {
 
 bool Catalog::suffices(const DirectoryEntry& e, Need need) {
   if (e.type != EntryType::kFile || e.content) return true;  // a manifest tells everything
-  return e.size && !e.gone && (need == Need::kAttributes || !e.doubtful);
+  if (!e.size || e.gone) return false;
+  return need == Need::kAttributes || !e.doubtful || (need == Need::kVersionIfRead && has_no_version(e));
 }
 
 void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone done) {
@@ -104,8 +106,20 @@ void Catalog::confirm(NodeRef file, StatusDone done) {
   });
 }
 
+void Catalog::confirm_if_read(NodeRef file, ConfirmedDone done) {
+  auto shared = std::make_unique<ConfirmedDone>(std::move(done));
+  const Ino ino = file->ino;
+  find(file->parent, file->name, Need::kVersionIfRead,
+       [this, ino, done = std::move(shared)](Result<DirectoryEntry> now) mutable {
+         if (!now && now.error().code != ErrorCode::kNotFound) return (*done)(fail(now.error()));
+         if (!now || now->ino != ino) return (*done)(fail(ErrorCode::kStale, "another version is on the server"));
+         (*done)(!now->doubtful || !has_no_version(*now));
+       });
+}
+
 void Catalog::distrust(NodeRef file) {
   mailbox_.post([this, file = std::move(file)] {
+    fold(file->parent->ino);
     const DirectoryRef known = newest(file->parent->ino);
     if (known == nullptr) return;
     auto changed = std::make_shared<Directory>(*known);
@@ -182,11 +196,13 @@ void Catalog::run() {
     for (Task& task : messages) task();
     messages.clear();
     use_known_where_due();
+    fold_where_due();
   }
   mailbox_.close();
   mailbox_.drain(messages);
   for (Task& task : messages) task();
   messages.clear();
+  while (!learnt_.empty()) fold(learnt_.begin()->first);
   for (auto& [ino, renewal] : renewals_) {
     for (auto& done : renewal.waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
   }
@@ -254,6 +270,7 @@ void Catalog::listing_arrived(const NodeRef& directory, Listing listing, int64_t
   }
   const auto allocate = [this] { return index_.allocate_ino(); };
   // Merged into what is known now: a HEAD or a reader may have told more since the listing was asked for.
+  fold(directory->ino);
   const DirectoryRef known = newest(directory->ino);
   publish(directory, merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate));
 }
@@ -277,6 +294,7 @@ void Catalog::single_file_arrived(const NodeRef& directory, const Document& docu
   if (!file) return listing_failed(directory, file.error());
   Listing listing;
   listing.entries.push_back({root_.url.file_name(), EntryType::kFile, file->size, file->mtime, 1, {}});
+  fold(directory->ino);
   const auto allocate = [this] { return index_.allocate_ino(); };
   const DirectoryRef known = newest(directory->ino);
   MergeResult merged = merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate);
@@ -351,6 +369,7 @@ TimePoint Catalog::next_wake() const {
   for (const auto& [ino, renewal] : renewals_) {
     if (renewal.may_use_known && !renewal.waiters.empty()) wake = std::min(wake, renewal.use_known_at);
   }
+  for (const auto& [ino, learnt] : learnt_) wake = std::min(wake, learnt.fold_at);
   return wake;
 }
 
@@ -358,7 +377,7 @@ TimePoint Catalog::next_wake() const {
 
 void Catalog::resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need,
                             EntryDone done) {
-  const DirectoryEntry* e = listing->find(name);
+  const DirectoryEntry* e = find_newest(*listing, name);
   if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
   if (suffices(*e, need)) return done(*e);
   if (!may_ask() && e->size && options_.offline != OfflineMode::kOff && !e->gone) return done(*e);
@@ -393,7 +412,7 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
   asked_about_.erase(it);
 
   const DirectoryRef listing = newest(directory->ino);
-  const DirectoryEntry* known = listing != nullptr ? listing->find(name) : nullptr;
+  const DirectoryEntry* known = listing != nullptr ? find_newest(*listing, name) : nullptr;
   Result<DirectoryEntry> result = fail(ErrorCode::kNotFound, "{}: no such entry", name);
   if (document) {
     note_reachable(true);
@@ -413,29 +432,29 @@ void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Do
 // What a HEAD says becomes part of the listing: the exact size and time, or another version.
 Result<DirectoryEntry> Catalog::apply_head(const DirectoryRef& listing, const std::string& name,
                                            const RemoteFile& file) {
-  if (listing == nullptr || listing->find(name) == nullptr)
-    return fail(ErrorCode::kNotFound, "{}: no such entry", name);
-  auto changed = std::make_shared<Directory>(*listing);
-  DirectoryEntry* e = changed->find(name);
-  const auto record = index_.object(e->ino);
-  const bool same = !e->gone && (!e->size || *e->size == file.size) &&
+  const DirectoryEntry* known = listing != nullptr ? find_newest(*listing, name) : nullptr;
+  if (known == nullptr) return fail(ErrorCode::kNotFound, "{}: no such entry", name);
+  DirectoryEntry e = *known;
+  const auto record = index_.object(e.ino);
+  const bool same = !e.gone && (!e.size || *e.size == file.size) &&
                     (!record || (record->size == file.size && !record->validator.contradicts(file.validator)));
-  std::vector<Ino> superseded;
-  std::vector<MergeResult::Succession> successions;
-  if (!same) {
-    superseded.push_back(e->ino);
-    e->ino = index_.allocate_ino();
-    successions.push_back({superseded.front(), e->ino});
-    e->listed_mtime = DirectoryEntry::kNotListedYet;
+  e.size = file.size;
+  if (file.mtime) e.mtime = *file.mtime;
+  e.doubtful = e.gone = false;
+  if (same) {
+    learn(*listing, e);
+    return e;
   }
-  e->size = file.size;
-  if (file.mtime) e->mtime = *file.mtime;
-  e->doubtful = e->gone = false;
-  const DirectoryEntry result = *e;
-  write_directory(*changed, superseded, successions);
+  // Another version has to be seen by everybody at once.
+  const Ino old = std::exchange(e.ino, index_.allocate_ino());
+  e.listed_mtime = DirectoryEntry::kNotListedYet;
+  fold(listing->ino);
+  auto changed = std::make_shared<Directory>(*newest(listing->ino));
+  *changed->find(name) = e;
+  write_directory(*changed, {old}, {{old, e.ino}});
   remember(std::move(changed));
-  if (!superseded.empty()) on_superseded_(superseded);
-  return result;
+  on_superseded_({old});
+  return e;
 }
 
 }  // namespace wormhole

@@ -5,6 +5,9 @@
 //   entry       one name in it, with everything that a stat needs: a HEAD where the listing does not tell
 //   confirm     is this file still the version that its node names? Before an open; a HEAD where the listing leaves
 //   doubt
+//   …_ahead     the same before somebody asks (fs/lookahead.h)
+//
+// What HEADs tell is kept, and becomes part of the snapshot some of them at a time.
 //
 // A listing older than `ttl` is fetched again when somebody asks. A server that cannot be reached leaves the old one
 // valid (offline = auto), and is not asked again for a few seconds; one that is slow to answer is waited for a moment,
@@ -73,17 +76,39 @@ class Catalog {
   }
   // kStale when the name has another version now, or is gone.
   void confirm(NodeRef file, StatusDone done);
+  // The same, without a HEAD for a small file in doubt that nobody has read yet: false. The response that brings its
+  // bytes fixes its version, and a HEAD before it would tell nothing that this does not.
+  using ConfirmedDone = UniqueFunction<void(Result<bool>)>;
+  void confirm_if_read(NodeRef file, ConfirmedDone done);
 
   // A read has found that the server has another version of this file: the next entry() or confirm() asks.
   void distrust(NodeRef file);
+
+  // --- ahead of a reader (fs/catalog_ahead.cc): nobody waits, and nothing is asked while the server is away ---
+
+  // What memory has of a directory; nothing is asked.
+  struct Known {
+    DirectoryRef listing;  // null: nothing
+    bool fresh = false;
+  };
+  Known known(Ino directory);
+  // Lists the directory, unless it was lately, or somebody asks for it already. `done` on the tree thread, whatever
+  // came of it.
+  void list_ahead(NodeRef directory, UniqueFunction<void()> done);
+  // Asks what the listing leaves open of these names, all at once: size, or whether the version is still the same.
+  void ask_ahead(NodeRef directory, std::vector<std::string> names);
+  // The server has just sent bytes of this very version: it need not be asked again.
+  void confirmed(NodeRef file);
 
   // False after the server could not be reached, until it answers again.
   bool reachable() const { return reachable_.load(std::memory_order_relaxed); }
 
  private:
   // What an entry is wanted for decides whether the listing suffices.
-  enum class Need : uint8_t { kAttributes, kVersion };
-  static bool suffices(const DirectoryEntry& entry, Need need);
+  enum class Need : uint8_t { kAttributes, kVersionIfRead, kVersion };
+  bool suffices(const DirectoryEntry& entry, Need need);
+  bool has_no_version(const DirectoryEntry& entry);
+  bool leaves_open(const DirectoryEntry& entry);
   void find(NodeRef directory, std::string name, Need need, EntryDone done);
 
   // Memory.
@@ -109,6 +134,10 @@ class Catalog {
   void ask_about(NodeRef directory, const DirectoryEntry& entry, EntryDone done);
   void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
   Result<DirectoryEntry> apply_head(const DirectoryRef& listing, const std::string& name, const RemoteFile& file);
+  const DirectoryEntry* find_newest(const Directory& listing, const std::string& name) const;
+  void learn(const Directory& listing, DirectoryEntry entry);
+  void fold(Ino directory);
+  void fold_where_due();
   void resolve_entry(NodeRef directory, const DirectoryRef& listing, const std::string& name, Need need,
                      EntryDone done);
   void note_reachable(bool reachable);
@@ -145,6 +174,13 @@ class Catalog {
   };
   std::unordered_map<Ino, Renewal> renewals_;
   std::unordered_map<std::string, std::vector<EntryDone>> asked_about_;  // for a HEAD, by URL
+  // What was learnt of single entries, and the snapshot does not show yet: a snapshot for each HEAD would copy and
+  // write the whole directory as often as it has entries.
+  struct Learnt {
+    std::unordered_map<std::string, DirectoryEntry> entries;
+    TimePoint fold_at;
+  };
+  std::unordered_map<Ino, Learnt> learnt_;
   TimePoint ask_again_at_{};
 
   Mailbox mailbox_;

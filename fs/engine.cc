@@ -100,6 +100,15 @@ void Engine::read(Ino ino, ByteRange range, ReadReply reply) {
   loop_->post([this, ino, range, reply = std::move(reply)]() mutable { reader_->read(ino, range, std::move(reply)); });
 }
 
+void Engine::fetch_whole(Ino ino, uint64_t size, std::string url, ContentRef content, Lane lane,
+                         BlockReader::WholeDone done) {
+  // Too much for a message by itself.
+  auto place = std::make_unique<std::pair<std::string, ContentRef>>(std::move(url), std::move(content));
+  loop_->post([this, ino, size, place = std::move(place), lane, done = std::move(done)]() mutable {
+    reader_->fetch_whole(ino, size, std::move(place->first), std::move(place->second), lane, std::move(done));
+  });
+}
+
 void Engine::drop(std::vector<Ino> inos) {
   loop_->post([this, inos = std::move(inos)] {
     for (const Ino ino : inos) cache_->drop(ino);

@@ -48,6 +48,8 @@ class Engine {
   // `now`: what is still fetched for nobody ends at once; else within a second.
   void close(Ino ino, bool now);
   void read(Ino ino, ByteRange range, ReadReply reply);
+  // As the block reader's; `done` on the engine thread.
+  void fetch_whole(Ino ino, uint64_t size, std::string url, ContentRef content, Lane lane, BlockReader::WholeDone done);
   // Objects that nobody can open any more: their cached bytes go when the last handle is closed.
   void drop(std::vector<Ino> inos);
 

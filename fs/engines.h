@@ -39,6 +39,11 @@ class Engines {
   void close(Ino ino, bool now) { owner(ino).close(ino, now); }
   void read(Ino ino, ByteRange range, ReadReply reply) { owner(ino).read(ino, range, std::move(reply)); }
 
+  void fetch_whole(Ino ino, uint64_t size, std::string url, ContentRef content, Lane lane,
+                   BlockReader::WholeDone done) {
+    owner(ino).fetch_whole(ino, size, std::move(url), std::move(content), lane, std::move(done));
+  }
+
   // Objects of any of them: each engine gets its own.
   void drop(std::span<const Ino> inos);
   // Goes, if it may, whatever the policy thinks of it; what is kept of these files in memory goes too. Each file's

@@ -13,11 +13,12 @@ constexpr blksize_t kPreferredRead = 1 << 20;
 }  // namespace
 
 Filesystem::Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engines& engines,
-                       Metrics& metrics, const Clock& clock)
+                       Lookahead& lookahead, Metrics& metrics, const Clock& clock)
     : options_(options),
       name_timeout_(name_timeout),
       catalog_(catalog),
       engines_(engines),
+      lookahead_(lookahead),
       metrics_(metrics),
       clock_(clock),
       started_(clock.unix_seconds()),
@@ -47,25 +48,10 @@ Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
 
 Filesystem::Entry Filesystem::entry_of(const NodeRef& node) const { return Entry{attributes_of(*node), name_timeout_}; }
 
-NodeRef Filesystem::node_of(const NodeRef& parent, const DirectoryEntry& entry) {
-  auto node = std::make_shared<Node>();
-  node->ino = entry.ino;
-  node->type = entry.type;
-  node->size = entry.size.value_or(0);
-  node->mtime = entry.mtime;
-  node->mtime_ns = entry.mtime_ns;
-  node->mode = entry.mode;
-  node->target = entry.target;
-  node->content = entry.content;
-  if (entry.type == EntryType::kSymlink) node->size = entry.target.size();
-  node->name = entry.name;
-  node->parent = parent;
-  return node;
-}
-
 void Filesystem::lookup(Ino parent, std::string_view name, EntryReply reply) {
   NodeRef directory = inodes_.find(internal(parent));
   if (directory == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", parent));
+  lookahead_.looked_up(directory, name);
   catalog_.entry(directory, std::string(name),
                  [this, directory, reply = std::move(reply)](Result<DirectoryEntry> found) mutable {
                    if (!found) return reply(fail(found.error()));
@@ -93,23 +79,49 @@ Result<std::string> Filesystem::readlink(Ino ino) const {
   return node->target;
 }
 
-// A file that the kernel may pass through waits for the engine's word whether all of it is there. A smaller one shares
-// its file with others, and need not wait.
+// A doubtful file is confirmed by a HEAD; a small one that was never read by its bytes, which are wanted anyway.
 void Filesystem::open(Ino ino, OpenReply reply) {
   NodeRef node = inodes_.find(internal(ino));
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
+  lookahead_.opened(node);
+  catalog_.confirm_if_read(node, [this, node, reply = std::move(reply)](Result<bool> confirmed) mutable {
+    if (!confirmed) return reply(fail(std::move(confirmed.error())));
+    *confirmed ? open_current(node, std::move(reply)) : fetch_and_open(node, std::move(reply));
+  });
+}
+
+void Filesystem::fetch_and_open(const NodeRef& node, OpenReply reply) {
+  engines_.fetch_whole(node->ino, node->size, catalog_.url_of(*node), node->content, Lane::kDemand,
+                       [this, node, shared = std::make_unique<OpenReply>(std::move(reply))](Result<bool> fetched) {
+                         if (fetched && *fetched) {
+                           catalog_.confirmed(node);
+                           return open_current(node, std::move(*shared));
+                         }
+                         // Which version there is now, a HEAD tells.
+                         if (!fetched && fetched.error().code == ErrorCode::kStale) catalog_.distrust(node);
+                         confirm_and_open(node, std::move(*shared));
+                       });
+}
+
+void Filesystem::confirm_and_open(NodeRef node, OpenReply reply) {
   catalog_.confirm(node, [this, node, reply = std::move(reply)](Status current) mutable {
     if (!current) return reply(fail(std::move(current.error())));
-    OpenFileRef file = open_files_.open(node->ino, node->size, node->content);
-    OpenFile* const f = file.get();
-    if (lies_in_pack(f->size()) || !passthrough_.allowed()) {
-      engines_.open(std::move(file), catalog_.url_of(*node), nullptr);
-      return reply(f);
-    }
-    // A reply that is dropped because the mount ends is the caller's error; nobody is to release it then.
-    engines_.open(std::move(file), catalog_.url_of(*node),
-                  [f, reply = std::make_unique<OpenReply>(std::move(reply))]() mutable { (*reply)(f); });
+    open_current(node, std::move(reply));
   });
+}
+
+// A file that the kernel may pass through waits for the engine's word whether all of it is there. A smaller one shares
+// its file with others, and need not wait.
+void Filesystem::open_current(const NodeRef& node, OpenReply reply) {
+  OpenFileRef file = open_files_.open(node->ino, node->size, node->content);
+  OpenFile* const f = file.get();
+  if (lies_in_pack(f->size()) || !passthrough_.allowed()) {
+    engines_.open(std::move(file), catalog_.url_of(*node), nullptr);
+    return reply(f);
+  }
+  // A reply that is dropped because the mount ends is the caller's error; nobody is to release it then.
+  engines_.open(std::move(file), catalog_.url_of(*node),
+                [f, reply = std::make_unique<OpenReply>(std::move(reply))]() mutable { (*reply)(f); });
 }
 
 int32_t Filesystem::release(OpenFile& file) {
@@ -136,8 +148,10 @@ void Filesystem::is_passed_through(const OpenFile& file) {
 void Filesystem::opendir(Ino ino, DirectoryReply reply) {
   NodeRef node = inodes_.find(internal(ino));
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
+  lookahead_.listed(node);
   catalog_.directory(node, [this, node, reply = std::move(reply)](Result<DirectoryRef> listing) mutable {
     if (!listing) return reply(fail(listing.error()));
+    lookahead_.listing_arrived(node);
     KernelListingRef in_kernel = kernel_listings_.open(node->ino, *listing);
     // Not longer than the names are believed, which come with the listing: each would be looked up by itself.
     const auto name_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(name_timeout_));

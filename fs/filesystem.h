@@ -20,6 +20,7 @@
 #include "fs/engines.h"
 #include "fs/inode_table.h"
 #include "fs/kernel_listings.h"
+#include "fs/lookahead.h"
 #include "fs/open_file.h"
 
 namespace wormhole {
@@ -56,8 +57,8 @@ class Filesystem {
   using DirectoryReply = UniqueFunction<void(Result<std::unique_ptr<DirectoryHandle>>), 48>;
 
   // All references outlive the file system. `name_timeout`: the catalog's ttl, seconds.
-  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engines& engines, Metrics& metrics,
-             const Clock& clock);
+  Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engines& engines, Lookahead& lookahead,
+             Metrics& metrics, const Clock& clock);
 
   // Counts as one lookup of the inode; forget() takes lookups back. Errors as Catalog::entry.
   void lookup(Ino parent, std::string_view name, EntryReply reply);
@@ -95,14 +96,17 @@ class Filesystem {
  private:
   Ino internal(Ino ino) const { return ino == kRootIno ? root_ino_ : ino; }
   Ino external(Ino ino) const { return ino == root_ino_ ? kRootIno : ino; }
+  void open_current(const NodeRef& node, OpenReply reply);
+  void fetch_and_open(const NodeRef& node, OpenReply reply);
+  void confirm_and_open(NodeRef node, OpenReply reply);
   Attributes attributes_of(const Node& node) const;
   Entry entry_of(const NodeRef& node) const;
-  static NodeRef node_of(const NodeRef& parent, const DirectoryEntry& entry);
 
   const FilesystemOptions options_;
   const double name_timeout_;
   Catalog& catalog_;
   Engines& engines_;
+  Lookahead& lookahead_;
   Metrics& metrics_;
   const Clock& clock_;
   const int64_t started_;  // seconds since the epoch

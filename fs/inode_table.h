@@ -13,6 +13,7 @@
 #include "base/thread_annotations.h"
 #include "cache/index_format.h"
 #include "fs/content.h"
+#include "fs/directory.h"
 #include "net/listing.h"
 
 namespace wormhole {
@@ -33,6 +34,22 @@ struct Node {
 };
 
 using NodeRef = std::shared_ptr<const Node>;
+
+inline NodeRef node_of(const NodeRef& parent, const DirectoryEntry& entry) {
+  auto node = std::make_shared<Node>();
+  node->ino = entry.ino;
+  node->type = entry.type;
+  node->size = entry.size.value_or(0);
+  node->mtime = entry.mtime;
+  node->mtime_ns = entry.mtime_ns;
+  node->mode = entry.mode;
+  node->target = entry.target;
+  node->content = entry.content;
+  if (entry.type == EntryType::kSymlink) node->size = entry.target.size();
+  node->name = entry.name;
+  node->parent = parent;
+  return node;
+}
 
 class InodeTable {
  public:

@@ -18,6 +18,11 @@ constexpr int kMostConnections = 64;
 // Small documents beside the range transfers: listings of several directories at once.
 constexpr int kDocumentConnections = 8;
 
+// A document, or a small file ahead of a reader, keeps a connection for a round trip and the wire for a ten thousandth
+// of a second. So for each connection that a stream would have, so many of them are under way: at 50 ms 128 bring 2500
+// in a second, 64 bring 1200, and the server's limit bounds both. Where connections= fixes the number it is kept to.
+constexpr int kAheadForEach = 8;
+
 // Gathering (see sleep()).
 constexpr int kGatherShare = 50;
 constexpr Duration kLongestGathering = milliseconds(1);
@@ -225,10 +230,16 @@ Server* NetThread::server_for(const Transfer& t, bool small) const {
     // When all rest, the origin is asked: its answer is the one that is told.
     if (Server* best = choose_server(servers_, t.url(), bytes, t.avoid, clock_.now())) s = best;
   }
-  if (t.document) return active_documents_ < kDocumentConnections ? s : nullptr;
+  const int most_ahead = s->fixed_connections > 0 ? 0 : kAheadForEach * s->allowed();
+  if (t.document) {
+    const bool may = active_documents_ < kDocumentConnections || active_documents_ + s->ahead_active < most_ahead;
+    return may ? s : nullptr;
+  }
   const int kept = t.is_demand() || !t.wanted.empty() ? 0 : kKeptForDemand;
   const int large = std::max(1, s->allowed() - kept);
   if (s->fixed_connections > 0) return s->active < large ? s : nullptr;
+  if (small && t.lane() == Lane::kSpeculative)
+    return active_documents_ + s->ahead_active < most_ahead - kept ? s : nullptr;
   if (small) return s->small_active < 2 * s->allowed() - kept ? s : nullptr;
   if (t.lane() == Lane::kIdle) {
     // Between blocks that are there already lie small gaps: it takes more of them to fill the wire.
@@ -267,12 +278,13 @@ bool NetThread::start_waiting() {
   bool started_any = false;
   // Documents, small ranges and large ones have connections of their own: one kind that must
   // wait does not hold up the others. What must wait holds up all of its kind behind it, also in the lanes behind.
-  bool documents_wait = false, small_wait = false, large_wait = false;
+  bool documents_wait = false, small_wait = false, large_wait = false, ahead_wait = false;
   for (auto& queue : waiting_) {
     for (auto it = queue.begin(); it != queue.end();) {
       const Transfer& next = **it;
       const bool small = next.lane() != Lane::kIdle && next.is_small();
-      bool& must_wait = next.document ? documents_wait : small ? small_wait : large_wait;
+      const bool ahead = small && next.lane() == Lane::kSpeculative;
+      bool& must_wait = next.document ? documents_wait : ahead ? ahead_wait : small ? small_wait : large_wait;
       Server* server = must_wait ? nullptr : server_for(next, small);
       if (server == nullptr) {
         must_wait = true;
@@ -305,6 +317,7 @@ Attempt& NetThread::start_attempt(Transfer& t, Server& server, ByteRange range) 
   if (t.range) {
     a.kind = t.is_whole_body() || range.size() > kSmallRequest ? RequestKind::kLarge : RequestKind::kSmall;
     if (t.lane() == Lane::kIdle && t.wanted.empty()) a.kind = RequestKind::kIdle;
+    if (a.kind == RequestKind::kSmall && t.lane() == Lane::kSpeculative) a.kind = RequestKind::kAhead;
     server.count(a.kind, 1, range.size());
   } else {
     active_documents_ += !t.warming;

@@ -94,7 +94,9 @@ void NetThread::compare_transports(TimePoint now) {
     std::vector<Attempt*> over_quic;
     for (auto& t : active_) {
       for (auto& a : t->attempts) {
-        if (a->server != s.get() || a->kind == RequestKind::kSmall || a->first_byte == TimePoint{}) continue;
+        if (a->server != s.get() || a->kind == RequestKind::kSmall || a->kind == RequestKind::kAhead ||
+            a->first_byte == TimePoint{})
+          continue;
         if (a->transport == Transport::kQuic) over_quic.push_back(a.get());
         const double seconds = std::chrono::duration<double>(now - a->first_byte).count();
         if (now - a->first_byte < kWorthComparing) continue;

@@ -41,6 +41,7 @@ void Server::count(RequestKind kind, int step, uint64_t bytes) {
   active += step;
   outstanding += change;
   if (kind == RequestKind::kSmall) small_active += step;
+  if (kind == RequestKind::kAhead) ahead_active += step;
   if (kind != RequestKind::kIdle) return;
   idle_active += step;
   idle_outstanding += change;

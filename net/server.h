@@ -22,8 +22,8 @@
 namespace wormhole {
 
 // Which of the server's connections a range request counts against: those for a reader's own blocks, for a stream's
-// parts, for what is fetched on an idle wire.
-enum class RequestKind : uint8_t { kSmall, kLarge, kIdle };
+// parts, for what is fetched on an idle wire, for small files ahead of a reader.
+enum class RequestKind : uint8_t { kSmall, kLarge, kIdle, kAhead };
 
 struct Server {
   // `most`: bound on the connections; `fixed`: use just as many.
@@ -37,7 +37,7 @@ struct Server {
   // Connections of large requests that count against allowed(). A request that is about to end does not: the next one
   // can be on its way meanwhile, or the wire would carry nothing for a round trip between the two. Half as many more at
   // most.
-  int busy() const { return active - idle_active - small_active - std::min(ending, allowed() / 2); }
+  int busy() const { return active - idle_active - small_active - ahead_active - std::min(ending, allowed() / 2); }
   // What the wire holds, as far as is known, in bytes; 0: nothing is known. While the rate still rises steeply the
   // meter is behind; otherwise a tenth of a second is too short a time to believe.
   uint64_t pipe() const {
@@ -67,6 +67,7 @@ struct Server {
   Breaker breaker;
   int active = 0;                          // range requests under way
   int small_active = 0;                    // of them: those that wait for latency, not for the wire
+  int ahead_active = 0;                    // of them: likewise, and nobody waits yet
   int idle_active = 0;                     // of them: those of the idle lane
   uint64_t idle_outstanding = 0;           // and their bytes
   int ending = 0;                          // of the large ones: those whose last bytes are on the wire already

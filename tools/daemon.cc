@@ -118,9 +118,12 @@ Result<std::string> Daemon::start() {
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
                                        std::move(*root), root_ino, *index_, *fetcher_, *listings_, metrics_, clock_,
                                        [this](const std::vector<Ino>& inos) { engines_->drop(inos); });
+  const bool looks_ahead = options_.speculate && options_.offline != OfflineMode::kOn;
+  lookahead_ = std::make_unique<Lookahead>(LookaheadOptions{looks_ahead, options_.memory, options_.ttl}, *catalog_,
+                                           *engines_, *index_, *fetcher_);
   options_.filesystem.disk_waiters = kDiskWaiters;
   filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
-                                             *engines_, metrics_, clock_);
+                                             *engines_, *lookahead_, metrics_, clock_);
 
   refuse_passthrough();
 
@@ -299,6 +302,7 @@ void Daemon::stop() {
   listings_.reset();
   session_.reset();
   filesystem_.reset();
+  lookahead_.reset();
   if (index_) index_->flush();  // its answers go to the engines
   engines_.reset();
   buffers_.reset();
@@ -348,6 +352,8 @@ nlohmann::json Daemon::status() const {
       {"link_round_trip_ms", std::chrono::duration<double, std::milli>(link.round_trip).count()},
       {"connections_target", link.connections},
       {"window_bytes", value(m.window_bytes)},
+      {"files_ahead", value(m.files_ahead)},
+      {"bytes_ahead_unread", value(m.bytes_ahead_unread)},
       {"blocks_stored", value(m.blocks_stored)},
       {"blocks_corrupt", value(m.blocks_corrupt)},
       {"blocks_refused", value(m.blocks_refused)},

@@ -66,6 +66,7 @@ class Daemon {
   std::unique_ptr<Engines> engines_;
   std::unique_ptr<ListingSource> listings_;
   std::unique_ptr<Catalog> catalog_;
+  std::unique_ptr<Lookahead> lookahead_;
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<Session> session_;
   std::string device_;  // "major:minor": st_dev of what is in the mount

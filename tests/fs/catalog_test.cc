@@ -103,6 +103,16 @@ class CatalogTest : public ::testing::Test {
                       });
     return asked;
   }
+  // 1: confirmed, 0: its bytes will tell.
+  Asked<int> confirm_if_read(const DirectoryEntry& file) {
+    Asked<int> asked;
+    catalog_->confirm_if_read(
+        node_of(file), [reply = std::make_shared<UniqueFunction<void(Result<int>)>>(asked.reply())](Result<bool> r) {
+          if (r) return (*reply)(*r ? 1 : 0);
+          (*reply)(fail(r.error()));
+        });
+    return asked;
+  }
   NodeRef node_of(const DirectoryEntry& e, NodeRef parent = nullptr) {
     auto node = std::make_shared<Node>();
     node->ino = e.ino;
@@ -604,6 +614,125 @@ TEST_F(DoubtfulTest, AnAnswerIsWaitedForAMomentOnly) {
   EXPECT_LE(request->patience, 1s);
   request->done(fail(ErrorCode::kTimedOut, "too late"));
   EXPECT_THAT(asked.get(), Succeeds());
+}
+
+TEST_F(DoubtfulTest, OneThatWasNeverReadNeedsNoHeadBeforeItsBytes) {
+  auto asked = confirm_if_read(a_);
+  EXPECT_TRUE(asked.is_answered());
+  EXPECT_THAT(asked.get(), Succeeds());
+  EXPECT_EQ(asked.get().value_or(1), 0);
+  expect_no_request();
+}
+
+TEST_F(DoubtfulTest, OneThatWasReadIsAskedAbout) {
+  index_->put_object(a_.ino, {100, {"\"v1\"", ""}});
+  auto asked = confirm_if_read(a_);
+  serve_head(head(100, "\"v1\""));
+  EXPECT_EQ(asked.get().value_or(0), 1);
+}
+
+TEST_F(DoubtfulTest, BytesOfThisVersionEndTheDoubt) {
+  index_->put_object(a_.ino, {100, {"\"v1\"", ""}});
+  catalog_->confirmed(node_of(a_));
+  auto asked = confirm_if_read(a_);
+  EXPECT_EQ(asked.get().value_or(0), 1);
+  expect_no_request();
+}
+
+TEST_F(DoubtfulTest, BytesOfAnotherVersionDoNot) {
+  index_->put_object(a_.ino, {100, {"\"v1\"", ""}});
+  DirectoryEntry other = a_;
+  other.ino += 1000;
+  catalog_->confirmed(node_of(other));
+  auto asked = confirm(a_);
+  serve_head(head(100, "\"v1\""));
+  EXPECT_THAT(asked.get(), Succeeds());
+}
+
+// --- ahead of a reader ---------------------------------------------------------------------------------------------
+
+TEST_F(CatalogTest, SizesAreAskedForAllAtOnceAndKept) {
+  know({{"a", std::nullopt}, {"b", std::nullopt}, {"c", 5}, {"d", std::nullopt}});
+  catalog_->ask_ahead(catalog_->root(), {"a", "b", "c", "d", "gone"});
+  ASSERT_TRUE(eventually([&] { return fetcher_.waiting_documents() == 3; })) << "c has a size";
+  auto waits = stat("b");  // shares the request that is under way
+  for (uint64_t size : {1, 2, 4}) serve_head(head(size));
+  EXPECT_EQ(waits.get()->size, 2u);
+  EXPECT_EQ(known("a").size, 1u);
+  EXPECT_EQ(known("d").size, 4u);
+  expect_no_request();
+  restart();
+  EXPECT_EQ(known("d").size, 4u);
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, ManySizesOfALargeDirectoryAreNotOneSnapshotEach) {
+  std::vector<File> files;
+  for (int i = 0; i < 5000; ++i) files.push_back({fmt::format("{:05}", i), std::nullopt});
+  know(files);
+  const DirectoryRef before = *list().get();
+  std::vector<std::string> names;
+  for (int i = 0; i < 1000; ++i) names.push_back(files[i].name);
+  catalog_->ask_ahead(catalog_->root(), names);
+  for (int i = 0; i < 1000; ++i) serve_head(head(i + 1));
+  EXPECT_EQ(known("00999").size, 1000u);
+  EXPECT_EQ(*list().get(), before) << "with a clock that stands still none is due";
+  clock_.advance(1s);
+  EXPECT_EQ(known("00500").size, 501u);  // wakes the tree thread
+  EXPECT_TRUE(eventually([&] { return (*list().get())->find("00999")->size == 1000u; }));
+  EXPECT_EQ((*list().get())->find("00000")->size, 1u);
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, WhatWasLearntOutlivesTheNextListing) {
+  std::vector<File> files;
+  for (int i = 0; i < 500; ++i) files.push_back({fmt::format("{:05}", i), std::nullopt});
+  know(files);
+  catalog_->ask_ahead(catalog_->root(), {"00007"});
+  serve_head(head(77));
+  EXPECT_EQ(known("00007").size, 77u);
+  become_old();
+  auto again = list();
+  serve(files);
+  ASSERT_THAT(again.get(), Succeeds());
+  EXPECT_EQ(known("00007").size, 77u);
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, AnotherVersionIsSeenAtOnceAlsoInALargeDirectory) {
+  std::vector<File> files;
+  for (int i = 0; i < 500; ++i) files.push_back({fmt::format("{:05}", i)});
+  know(files);
+  const DirectoryEntry old = known("00003");
+  distrust(old);
+  catalog_->ask_ahead(catalog_->root(), {"00003"});
+  serve_head(head(100, "\"v2\""));
+  EXPECT_THAT(superseded(1), ElementsAre(old.ino));
+  EXPECT_NE((*list().get())->find("00003")->ino, old.ino);
+}
+
+TEST_F(CatalogTest, AListingAheadIsThereForTheNextReader) {
+  know({}, {"d"});
+  const NodeRef d = node_of(known("d"));
+  std::atomic<int> told = 0;
+  catalog_->list_ahead(d, [&] { ++told; });
+  serve({{"a"}});
+  EXPECT_TRUE(eventually([&] { return told == 1; }));
+  EXPECT_TRUE(catalog_->known(d->ino).fresh);
+  EXPECT_TRUE(list(d).is_answered());
+  expect_no_request();
+}
+
+TEST_F(CatalogTest, NothingIsAskedAheadWhileTheServerIsAway) {
+  know({{"a", std::nullopt}}, {"d"});
+  auto asked = stat("a");
+  refuse(ErrorCode::kUnreachable);
+  EXPECT_FALSE(asked.get());
+  catalog_->ask_ahead(catalog_->root(), {"a"});
+  catalog_->list_ahead(node_of(known("d")), [] {});
+  EXPECT_EQ(known("d").type, EntryType::kDirectory);
+  std::this_thread::sleep_for(50ms);
+  expect_no_request();
 }
 
 // --- a version that a read has found to be gone --------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_a_part_that_drips_is_asked_for_again_once_it_is_known_what_is_usual(ser
     size = 100_000
     for i in range(25):
         server.put(f"{i}", content[i * size : (i + 1) * size])
-    mounted = mount(server.url)
+    mounted = mount(server.url, speculate="off")  # the last would be there already
     for i in range(24):
         assert (mounted / f"{i}").read_bytes() == content[i * size : (i + 1) * size]
     server.behave("24", bytes_per_second=5000, times=1)

@@ -169,8 +169,9 @@ def test_what_is_evicted_is_given_back_to_the_disk(served, mount, small, wormhol
     assert taken(mounted) <= before + 64 * 1024, "the places are given out again"
 
 
-def test_the_limit_holds_for_small_files_too(served, mount, small):
-    mounted = mount(served.url, cache_size="2M", min_free="0%")
+@pytest.mark.parametrize("speculate", ["off", "auto"])
+def test_the_limit_holds_for_small_files_too(served, mount, small, speculate):
+    mounted = mount(served.url, cache_size="2M", min_free="0%", speculate=speculate)
     largest, stop = 0, threading.Event()
 
     def look() -> None:
@@ -198,5 +199,6 @@ def test_the_limit_holds_for_small_files_too(served, mount, small):
         assert wrong == []
     stop.set()
     looker.join()
-    assert mounted.status()["bytes_evicted"] > 2 << 20
+    # What comes ahead into a full cache may find no room at the moment, and then nothing goes for it.
+    assert mounted.status()["bytes_evicted"] > (2 << 20 if speculate == "off" else 1 << 20)
     assert (1 << 20) < largest <= (2 << 20) + 64 * 1024
