@@ -323,8 +323,64 @@ TEST_F(DirectoryTest, EntriesThatAreNotInOrderAreCorrupt) {
 TEST_F(DirectoryTest, AnUnknownTypeIsCorrupt) {
   list({file("a")}, kNoon);
   std::string bytes = encode(*known_);
-  bytes[16 + 38] = 3;  // the type, behind the header and 38 bytes of the entry
+  bytes[32 + 38] = 4;  // the type, behind the header and 38 bytes of the entry
   EXPECT_THAT(decode_directory(kDirectory, bytes), test::FailsWith(ErrorCode::kCorrupt));
+}
+
+// --- of a manifest -----------------------------------------------------------------------------------------------------
+
+ListedEntry verified(std::string name, char hash, int64_t mtime = kNoon) {
+  ListedEntry e;
+  e.name = std::move(name);
+  e.size = 100;
+  e.mtime = mtime;
+  e.mode = 0640;
+  e.mtime_ns = 123;
+  Content content;
+  content.hash.bytes.fill(static_cast<uint8_t>(hash));
+  content.tree = 4711;
+  content.trees = std::make_shared<TreesFile>(TreesFile{"http://x/pages", 99});
+  e.content = std::make_shared<Content>(std::move(content));
+  return e;
+}
+
+TEST_F(DirectoryTest, WhatAManifestSaysIsReadBack) {
+  ListedEntry link;
+  link.name = "link";
+  link.type = EntryType::kSymlink;
+  link.mode = 0777;
+  link.target = "../elsewhere";
+  list({verified("a", 1), link, file("plain")}, kNoon);
+  const auto back = decode_directory(kDirectory, encode(*known_));
+  ASSERT_THAT(back, test::Succeeds());
+  const DirectoryEntry* a = back->find("a");
+  EXPECT_EQ(*a->content, *verified("a", 1).content);
+  EXPECT_EQ(*a->content->trees, *verified("a", 1).content->trees);
+  EXPECT_EQ(a->mode, 0640);
+  EXPECT_EQ(a->mtime_ns, 123);
+  EXPECT_EQ(back->find("link")->target, "../elsewhere");
+  EXPECT_EQ(back->find("plain")->content, nullptr);
+}
+
+TEST_F(DirectoryTest, TheContentIsTheVersion) {
+  list({verified("a", 1)}, kNoon);
+  const Ino ino = known_->find("a")->ino;
+  list({verified("a", 1, kNoon + 1000)}, kNoon + 2000);
+  EXPECT_EQ(known_->find("a")->ino, ino);
+  EXPECT_EQ(known_->find("a")->mtime, kNoon + 1000);
+  EXPECT_FALSE(known_->find("a")->doubtful);
+  list({verified("a", 2, kNoon + 1000)}, kNoon + 3000);
+  EXPECT_NE(known_->find("a")->ino, ino);
+}
+
+TEST_F(DirectoryTest, WithAHashOrWithoutAreTwoVersions) {
+  list({file("a")}, kNoon);
+  const Ino ino = known_->find("a")->ino;
+  list({verified("a", 1)}, kNoon + 100);
+  EXPECT_NE(known_->find("a")->ino, ino);
+  const Ino checked = known_->find("a")->ino;
+  list({file("a")}, kNoon + 200);
+  EXPECT_NE(known_->find("a")->ino, checked);
 }
 
 }  // namespace

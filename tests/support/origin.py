@@ -215,11 +215,13 @@ class WebServer:
     # --- counting ---
 
     def requests(self) -> list[Request]:
-        """What it answered since the last forget(), once all answers under way are finished and logged."""
+        """What it answered since the last forget(), once all answers under way are finished and logged. Without the
+        look whether there is a manifest, which every mount begins with, where there is none."""
         self._settle()
         with open(self._log, "rb") as log:
             log.seek(self._skip)
-            return [self._request(line) for line in log]
+            all_of_them = [self._request(line) for line in log]
+        return [r for r in all_of_them if not (r.path.endswith("/.wormhole/manifest") and r.status >= 400)]
 
     def body_bytes(self, path: str | None = None) -> int:
         """The bytes of bodies that it sent; only those of `path` (as sent) if one is given."""
