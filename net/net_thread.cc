@@ -217,7 +217,8 @@ bool NetThread::nothing_waits() const {
 // What a file's version is, and what is in the tree, is the origin's to say while it answers.
 bool NetThread::mirrors_may_serve(const Transfer& t) const {
   const Server& origin = *servers_.front();
-  return (t.range && (t.range->by_content || !t.validator.empty())) || t.avoid == &origin || !origin.breaker.allows(clock_.now());
+  return (t.range && (t.range->by_content || !t.validator.empty())) || t.avoid == &origin ||
+         !origin.breaker.allows(clock_.now());
 }
 
 // Where it may start now; nullptr when it has to wait. Readers who wait for a round trip each leave the wire idle,
