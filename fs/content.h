@@ -24,7 +24,10 @@ struct Content {
   uint64_t tree = 0;  // where its hash tree begins in `trees`; without meaning for a file of one block
   std::shared_ptr<const TreesFile> trees;
 
-  bool operator==(const Content&) const = default;
+  bool operator==(const Content& other) const {
+    const bool same_trees = trees == other.trees || (trees && other.trees && *trees == *other.trees);
+    return hash == other.hash && tree == other.tree && same_trees;
+  }
 };
 
 using ContentRef = std::shared_ptr<const Content>;  // null: not known

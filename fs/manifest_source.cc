@@ -42,7 +42,13 @@ ManifestSource::ManifestSource(ManifestOptions options, std::string root, std::u
       index_(index),
       clock_(clock) {}
 
-ManifestSource::~ManifestSource() = default;
+// Those who wait hold their tree, and it them.
+ManifestSource::~ManifestSource() {
+  if (tree_) tree_->abandon();
+  for (const auto& weak : older_) {
+    if (const auto older = weak.lock()) older->abandon();
+  }
+}
 
 std::string ManifestSource::url_of(std::string_view name) const {
   return fmt::format("{}{}/{}", root_, kManifestDirectory, name);
@@ -145,7 +151,9 @@ Status ManifestSource::take_head(std::string_view bytes, const std::string* sign
   head_hash_ = hash;
   const std::string pages = url_of(pages_name(head->pages));
   trees_ = std::make_shared<TreesFile>(TreesFile{pages, head->pages_bytes});
-  tree_ = std::make_unique<ManifestTree>(std::move(*head), pages, fetcher_, buffers_, metrics_, all_, patience_,
+  std::erase_if(older_, [](const auto& weak) { return weak.expired(); });
+  if (tree_) older_.push_back(tree_);
+  tree_ = std::make_shared<ManifestTree>(std::move(*head), pages, fetcher_, buffers_, metrics_, all_, patience_,
                                          [post = post_](Task task) { post(std::move(task)); });
   return {};
 }
@@ -184,12 +192,14 @@ void ManifestSource::list_in_tree(ListingRequest request) {
   auto path = path_below(root_, request.directory);
   if (!path) return request.done(fail(path.error()));
   const bool is_root = path->empty();
-  tree_->list(std::move(*path), [this, is_root, done = std::move(request.done)](auto entries) {
-    entries ? done(listing_of_entries(std::move(*entries), is_root)) : done(fail(entries.error()));
+  // A newer manifest may come meanwhile: what was asked of this one is answered by this one, with its trees.
+  tree_->list(std::move(*path), [is_root, tree = tree_, trees = trees_, done = std::move(request.done)](auto entries) {
+    entries ? done(listing_of_entries(std::move(*entries), is_root, trees)) : done(fail(entries.error()));
   });
 }
 
-Listing ManifestSource::listing_of_entries(std::vector<ManifestEntry> entries, bool is_root) const {
+Listing ManifestSource::listing_of_entries(std::vector<ManifestEntry> entries, bool is_root,
+                                           const std::shared_ptr<const TreesFile>& trees) {
   Listing listing;
   listing.entries.reserve(entries.size());
   for (ManifestEntry& e : entries) {
@@ -209,7 +219,7 @@ Listing ManifestSource::listing_of_entries(std::vector<ManifestEntry> entries, b
       case ManifestEntry::Type::kFile:
         out.type = EntryType::kFile;
         out.size = e.size;
-        if (e.hash) out.content = std::make_shared<Content>(Content{*e.hash, e.tree, trees_});
+        if (e.hash) out.content = std::make_shared<Content>(Content{*e.hash, e.tree, trees});
         break;
     }
     listing.entries.push_back(std::move(out));

@@ -55,7 +55,8 @@ class ManifestSource final : public ListingSource {
   Status take_head(std::string_view bytes, const std::string* signature);
   void answer_waiting();
   void list_in_tree(ListingRequest request);
-  Listing listing_of_entries(std::vector<ManifestEntry> entries, bool is_root) const;
+  static Listing listing_of_entries(std::vector<ManifestEntry> entries, bool is_root,
+                                    const std::shared_ptr<const TreesFile>& trees);
   std::string url_of(std::string_view name) const;
   uint64_t highest_sequence() const;
 
@@ -70,7 +71,8 @@ class ManifestSource final : public ListingSource {
   const Clock& clock_;
 
   Kind kind_ = Kind::kUnknown;
-  std::unique_ptr<ManifestTree> tree_;
+  std::shared_ptr<ManifestTree> tree_;
+  std::vector<std::weak_ptr<ManifestTree>> older_;  // that still answer somebody
   std::shared_ptr<const TreesFile> trees_;
   Hash256 head_hash_;
   int64_t checked_at_ = 0;  // the head, seconds since the epoch

@@ -64,7 +64,9 @@ class ManifestTree::Sink final : public FetchSink, public std::enable_shared_fro
   void fetch_chunk(FetchId, ByteRange, BufferRef) override {}
   void fetch_done(FetchId id, Status status) override {
     post_([self = shared_from_this(), id, s = std::make_shared<Status>(std::move(status))] {
-      if (self->tree_ != nullptr) self->tree_->window_came(id, std::move(*s));
+      if (self->tree_ == nullptr) return;
+      const auto keep = self->tree_->shared_from_this();  // whoever is answered may let go of it
+      keep->window_came(id, std::move(*s));
     });
   }
 
@@ -87,6 +89,14 @@ ManifestTree::ManifestTree(ManifestHead head, std::string pages_url, Fetcher& fe
 
 // What is under way ends by itself: at the end of a mount the fetcher may be gone already.
 ManifestTree::~ManifestTree() { sink_->end(); }
+
+void ManifestTree::abandon() {
+  sink_->end();
+  windows_.clear();
+  used_windows_.clear();
+  under_way_.clear();
+  ready_.clear();
+}
 
 // --- the way to a directory, and through it ------------------------------------------------------------------------
 

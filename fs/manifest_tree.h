@@ -4,8 +4,8 @@
 // The pages file is fetched in windows, because directories that belong together lie together: whoever descends finds
 // the next one in memory. One manifest, which does not change; a newer one is another object.
 //
-// Thread: the tree thread (fs/catalog.h) alone; `post` brings the network's answers there. Answers may come from within
-// list().
+// Thread: the tree thread (fs/catalog.h) alone, but for the end; `post` brings the network's answers there. Answers may
+// come from within list().
 #pragma once
 
 #include <deque>
@@ -26,7 +26,7 @@
 
 namespace wormhole {
 
-class ManifestTree {
+class ManifestTree : public std::enable_shared_from_this<ManifestTree> {
  public:
   using Listed = UniqueFunction<void(Result<std::vector<ManifestEntry>>)>;
 
@@ -37,6 +37,9 @@ class ManifestTree {
   ~ManifestTree();
 
   const ManifestHead& head() const { return head_; }
+
+  // Nobody is answered any more. At the end of a mount, when the thread has ended.
+  void abandon();
 
   // The entries of the directory, by name. Errors: kNotFound, kNotDirectory; kCorrupt when what the servers have does
   // not match the manifest; those of the fetcher.

@@ -73,7 +73,7 @@ class ManifestTreeTest : public testing::Test {
     ManifestHead head;
     head.root = root;
     head.pages_bytes = network_.pages.size();
-    tree_ = std::make_unique<ManifestTree>(head, "http://x/pages", network_, buffers_, metrics_, all_,
+    tree_ = std::make_shared<ManifestTree>(head, "http://x/pages", network_, buffers_, metrics_, all_,
                                            std::chrono::seconds(1), [](Task task) { task(); });
   }
   // Not answered yet: nothing.
@@ -93,7 +93,7 @@ class ManifestTreeTest : public testing::Test {
   BufferPool buffers_{64 << 20, metrics_};
   AllReaders all_{1};
   Network network_;
-  std::unique_ptr<ManifestTree> tree_;
+  std::shared_ptr<ManifestTree> tree_;
 };
 
 TEST_F(ManifestTreeTest, DirectoriesAreListedByPath) {
