@@ -13,7 +13,7 @@ namespace {
 
 class Network final : public Fetcher {
  public:
-  std::string pages;
+  std::string pages{kPagesMagic};
   std::vector<FetchRequest> asked;
   size_t answered = 0;
   std::vector<FetchId> cancelled;
@@ -84,6 +84,7 @@ class ManifestTreeTest : public testing::Test {
     return *result;
   }
   static std::vector<std::string> names(const Result<std::vector<ManifestEntry>>& entries) {
+    if (!entries) return {entries.error().message};
     std::vector<std::string> out;
     for (const ManifestEntry& e : *entries) out.push_back(e.name);
     return out;
