@@ -214,18 +214,18 @@ class WebServer:
 
     # --- counting ---
 
-    def requests(self) -> list[Request]:
+    def requests(self, everything: bool = False) -> list[Request]:
         """What it answered since the last forget(), once all answers under way are finished and logged. Without the
-        look whether there is a manifest, which every mount begins with, where there is none."""
+        look whether there is a manifest, which every mount begins with, where there is none; unless `everything` is wanted."""
         self._settle()
         with open(self._log, "rb") as log:
             log.seek(self._skip)
             all_of_them = [self._request(line) for line in log]
-        return [r for r in all_of_them if not (r.path.endswith("/.wormhole/manifest") and r.status >= 400)]
+        return [r for r in all_of_them if everything or not (r.path.endswith("/.wormhole/manifest") and r.status >= 400)]
 
     def body_bytes(self, path: str | None = None) -> int:
         """The bytes of bodies that it sent; only those of `path` (as sent) if one is given."""
-        return sum(r.body_bytes for r in self.requests() if path is None or r.path == path)
+        return sum(r.body_bytes for r in self.requests(everything=True) if path is None or r.path == path)
 
     def file_bytes(self) -> int:
         """The bytes of bodies that were no listings."""
