@@ -122,20 +122,13 @@ void ManifestTree::step(const std::shared_ptr<Walk>& walk) {
 // To the next name of the path.
 void ManifestTree::descend(const std::shared_ptr<Walk>& walk, const DirectoryPage& page) {
   const std::string& name = walk->path[walk->depth];
-  if (!page.children.empty()) {
-    const auto behind =
-        std::upper_bound(page.children.begin(), page.children.end(), name,
-                         [](const std::string& n, const DirectoryPage::Child& c) { return n < c.first; });
-    if (behind == page.children.begin())
-      return finish(walk, fail(ErrorCode::kNotFound, "{}: not in the manifest", name));
+  const auto [entry, next] = look_up(page, name);
+  if (next != nullptr) {
     if (++walk->levels > kMostLevels) return finish(walk, fail(ErrorCode::kCorrupt, "manifest: pages without end"));
-    walk->next = {std::prev(behind)->page};
+    walk->next = {*next};
     return step(walk);
   }
-  const auto entry = std::lower_bound(page.entries.begin(), page.entries.end(), name,
-                                      [](const ManifestEntry& e, const std::string& n) { return e.name < n; });
-  if (entry == page.entries.end() || entry->name != name)
-    return finish(walk, fail(ErrorCode::kNotFound, "{}: not in the manifest", name));
+  if (entry == nullptr) return finish(walk, fail(ErrorCode::kNotFound, "{}: not in the manifest", name));
   if (entry->type != ManifestEntry::Type::kDirectory)
     return finish(walk, fail(ErrorCode::kNotDirectory, "{}: not a directory in the manifest", name));
   ++walk->depth;
@@ -173,7 +166,7 @@ void ManifestTree::page(const PageRef& ref, PageDone done) {
     used_pages_.splice(used_pages_.end(), used_pages_, it->second.place);
     return done(it->second.page);
   }
-  if (ref.offset > head_.pages_bytes || ref.stored > head_.pages_bytes - ref.offset || ref.stored > kMostPageBytes)
+  if (!ref.is_possible() || ref.offset > head_.pages_bytes || ref.stored > head_.pages_bytes - ref.offset)
     return done(fail(ErrorCode::kCorrupt, "manifest: a page lies outside of its file"));
   load(ref, done, 1);
 }
