@@ -10,14 +10,13 @@
 
 #include <algorithm>
 #include <csignal>
-#include <fstream>
 #include <future>
-#include <iterator>
 #include <thread>
 
 #include "base/log.h"
 #include "fs/manifest_source.h"
 #include "manifest/signature.h"
+#include "tools/key_files.h"
 #include "tools/mount_table.h"
 
 namespace wormhole {
@@ -31,15 +30,6 @@ constexpr int kLockPatienceSeconds = 5;
 // may wait, 16 readers lose a tenth on two cores).
 constexpr unsigned kMaxFuseThreads = 8;
 constexpr unsigned kDiskWaiters = 1;
-
-Result<PublicKey> read_public_key(const std::string& path) {
-  std::ifstream file(path);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file) return fail(ErrorCode::kIo, "manifest-key: {} cannot be read", path);
-  auto key = PublicKey::parse(text);
-  if (!key) return fail(ErrorCode::kInvalid, "manifest-key: {}: {}", path, key.error().message);
-  return key;
-}
 
 constexpr const char* kBeginsAnew = "the cache's index was damaged: what was cached is fetched again";
 
@@ -212,7 +202,7 @@ Status Daemon::make_listings(const RemoteRoot& root) {
   manifest.ttl = options_.ttl;
   if (!options_.manifest_key_file.empty()) {
     auto key = read_public_key(options_.manifest_key_file);
-    if (!key) return fail(key.error());
+    if (!key) return fail(key.error().code, "manifest-key: {}", key.error().message);
     manifest.check_signature = [key = *key](std::string_view head, std::string_view signature) -> Status {
       auto comment = verify_signature(key, head, signature);
       if (!comment) return fail(comment.error());

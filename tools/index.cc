@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -33,6 +32,7 @@
 #include "tools/command.h"
 #include "tools/human.h"
 #include "tools/interrupt.h"
+#include "tools/key_files.h"
 #include "tools/progress_bar.h"
 #include "tools/remote_tree.h"
 #include "tools/tree_walk.h"
@@ -47,9 +47,6 @@ constexpr int kNotAll = 3;
 constexpr size_t kMostNamed = 1000;
 
 constexpr Duration kProbePatience = std::chrono::seconds(60);
-
-// Files of keys and passwords are a few lines.
-constexpr size_t kMostKeyBytes = 16 << 10;
 
 struct IndexOptions {
   std::string source;
@@ -89,16 +86,6 @@ void print(const nlohmann::json& value) {
 
 // --- keys -----------------------------------------------------------------------------------------------------------
 
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text(kMostKeyBytes, '\0');
-  if (!in) return fail(error_from_errno(errno, "open " + path));
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (in.bad()) return fail(error_from_errno(errno, "read " + path));
-  text.resize(static_cast<size_t>(in.gcount()));
-  return text;
-}
-
 // On the terminal, unseen.
 Result<std::string> ask_password(const std::string& what) {
   const FileDescriptor terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY));
@@ -127,26 +114,16 @@ Result<std::string> ask_password(const std::string& what) {
 }
 
 Result<SecretKey> secret_key(const IndexOptions& options) {
-  const auto text = read_file(options.sign);
+  const auto text = read_key_file(options.sign);
   if (!text) return fail(text.error());
   auto key = SecretKey::parse(*text, [&]() -> Result<std::string> {
     if (options.password_file.empty()) return ask_password(options.sign);
-    auto word = read_file(options.password_file);
+    auto word = read_key_file(options.password_file);
     if (!word) return word;
     word->resize(std::min(word->find_first_of("\r\n"), word->size()));
     return word;
   });
   if (!key) return fail(key.error().code, "{}: {}", options.sign, key.error().message);
-  return key;
-}
-
-// A file, or the key itself.
-Result<PublicKey> public_key(const std::string& given) {
-  if (auto key = PublicKey::parse(given)) return key;
-  const auto text = read_file(given);
-  if (!text) return fail(text.error());
-  auto key = PublicKey::parse(*text);
-  if (!key) return fail(key.error().code, "{}: {}", given, key.error().message);
   return key;
 }
 
@@ -418,7 +395,7 @@ class Checking {
     const auto manifest = directory->current();
     if (!manifest) return fail(manifest.error());
     if (!options_.key.empty()) {
-      const auto key = public_key(options_.key);
+      const auto key = read_public_key(options_.key);
       if (!key) return fail(key.error());
       if (manifest->signature.empty()) return fail(ErrorCode::kForbidden, "the manifest is not signed");
       const auto comment = verify_signature(*key, manifest->head_bytes, manifest->signature);
