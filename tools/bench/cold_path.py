@@ -30,13 +30,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile, work_directory
+from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile
 from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Wire, round_trip
 from memory import at_hand
 from plot import Panel, slope, write_svg
 from race import PATIENCE, Progress, Race, compare, cpu_seconds, end, iperf3, timed
-from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Rows, Table, finish, measure_row, of, print_list,
-                  print_machine, ratio)
+from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Rows, Table, chosen_rows, measure_rows, of,
+                  print_list, print_machine, ratio)
 from support import trees
 from support.caddy import CaddyOrigin
 from support.mounting import run
@@ -534,9 +534,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--scale", type=float, default=1, help="of sizes and times: to try it out, not to measure")
     options.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw one more copy of the row bulk")
     arguments = options.parse_args()
-    if unknown := [name for name in arguments.rows if name not in ROWS]:
-        options.error(f"{', '.join(unknown)}: no such row; --list names them")
-    arguments.rows = arguments.rows or list(ROWS)
+    arguments.rows = chosen_rows(options, ROWS, arguments.rows)
     if arguments.plot and "bulk" not in arguments.rows:
         options.error("--plot draws the row bulk, which is not to run")
     return arguments
@@ -553,13 +551,8 @@ def main() -> int:
         return 1
     end_cleanly_on_signals()
     machine = print_machine(arguments, "cold")
-    try:
-        with work_directory(arguments.work) as work:
-            bench = Bench(arguments, work)
-            results = [measure_row(bench, ROWS[name]) for name in arguments.rows]
-    except KeyboardInterrupt:
-        return 130
-    return finish(arguments, machine, results, versions=versions(arguments.wormhole), buffers=arguments.buffers)
+    return measure_rows(arguments, ROWS, machine, partial(Bench, arguments), versions=versions(arguments.wormhole),
+                        buffers=arguments.buffers)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
-from bench import GIB, PROJECT, end_cleanly_on_signals, parser, work_directory
+from bench import GIB, PROJECT, end_cleanly_on_signals, parser
 from race import PATIENCE, cpu_seconds, end
-from rows import (Contestant, Figures, Goal, Measuring, Rows, Table, finish, measure_row, of, print_list, print_machine,
-                  ratio)
+from rows import (Contestant, Figures, Goal, Measuring, Rows, Table, chosen_rows, measure_rows, of, print_list,
+                  print_machine, ratio)
 from support.mounting import run
 from support.origin import Origin
 
@@ -152,13 +152,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--scale", type=float, default=1, help="of sizes and times: to try it out, not to measure")
     arguments = options.parse_args()
-    chosen: list[str] = []
-    for asked in arguments.rows:
-        found = [asked] if asked in ROWS else [name for name in ROWS if asked in name]
-        if not found:
-            options.error(f"{asked}: no such row; --list names them")
-        chosen += found
-    arguments.rows = list(dict.fromkeys(chosen)) or list(ROWS)
+    arguments.rows = chosen_rows(options, ROWS, arguments.rows)
     arguments.option = []  # there is no mount
     return arguments
 
@@ -170,17 +164,15 @@ def main() -> int:
         return 0
     end_cleanly_on_signals()
     machine = print_machine(arguments, "loopback")
-    try:
-        with work_directory(arguments.work) as work:
-            work.chmod(0o755)
-            bench = Bench(arguments, work)
-            results = [measure_row(bench, ROWS[name]) for name in arguments.rows]
-    except KeyboardInterrupt:
-        return 130
+
+    def make_bench(work: Path) -> Bench:
+        work.chmod(0o755)
+        return Bench(arguments, work)
+
     versions = {name: run(*command).output.partition("\n")[0] for name, command in
                 {"wormhole": [arguments.wormhole, "--version"], "nginx": ["nginx", "-v"]}.items()
                 if shutil.which(command[0])}
-    return finish(arguments, machine, results, versions=versions)
+    return measure_rows(arguments, ROWS, machine, make_bench, versions=versions)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ cold_path.py and warm_path.py share.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import os
@@ -19,7 +20,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from bench import GIB, MIB, PROJECT, alternate, write_json, write_original
+from bench import GIB, MIB, PROJECT, alternate, work_directory, write_json, write_original
 from link import Unavailable
 from memory import is_lent
 from support.mounting import run
@@ -257,6 +258,28 @@ def judge(goal: Goal, table: Table) -> dict:
     except (KeyError, ValueError, ZeroDivisionError, statistics.StatisticsError):  # somebody did not run
         return {"goal": str(goal), "value": None, "met": False}
     return {"goal": str(goal), "value": value, "met": goal.met_by(value)}
+
+
+def chosen_rows(options: argparse.ArgumentParser, rows: Rows, asked: list[str]) -> list[str]:
+    """The rows that are named, whole or by a part of the name; all of them if none is."""
+    chosen: list[str] = []
+    for name in asked:
+        found = [name] if name in rows else [row for row in rows if name in row]
+        if not found:
+            options.error(f"{name}: no such row; --list names them")
+        chosen += found
+    return list(dict.fromkeys(chosen)) or list(rows)
+
+
+def measure_rows(arguments, rows: Rows, machine: str, make_bench: Callable[[Path], Measuring], **settings: Any) -> int:
+    """Measures the chosen rows in a directory of their own, says what came out, and returns the exit code."""
+    try:
+        with work_directory(arguments.work) as work:
+            bench = make_bench(work)
+            results = [measure_row(bench, rows[name]) for name in arguments.rows]
+    except KeyboardInterrupt:
+        return 130
+    return finish(arguments, machine, results, **settings)
 
 
 def print_machine(arguments, kind: str, *more: str) -> str:

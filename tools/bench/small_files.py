@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import MIB, add_race_options, end_cleanly_on_signals, parser, work_directory
+from bench import MIB, add_race_options, end_cleanly_on_signals, parser
 from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Wire
 from race import PATIENCE, Race, timed
-from rows import (Contestant, Figures, Goal, Measuring, Rows, Table, finish, measure_row, of, print_list,
+from rows import (Contestant, Figures, Goal, Measuring, Rows, Table, chosen_rows, measure_rows, of, print_list,
                   print_machine, ratio)
 from support import trees
 from support.origin import Origin
@@ -192,10 +192,7 @@ def parse_arguments() -> argparse.Namespace:
                       help="what to measure beside wormhole")
     made.add_argument("--scale", type=float, default=1, help="of the number of files")
     arguments = made.parse_args()
-    unknown = [name for name in arguments.rows if name not in ROWS]
-    if unknown:
-        made.error(f"no such row: {', '.join(unknown)} (--list names them)")
-    arguments.rows = arguments.rows or list(ROWS)
+    arguments.rows = chosen_rows(made, ROWS, arguments.rows)
     return arguments
 
 
@@ -209,13 +206,7 @@ def main() -> int:
         return 1
     end_cleanly_on_signals()
     machine = print_machine(arguments, "cold")
-    try:
-        with work_directory(arguments.work) as work:
-            bench = Bench(arguments, work)
-            results = [measure_row(bench, ROWS[name]) for name in arguments.rows]
-    except KeyboardInterrupt:
-        return 130
-    return finish(arguments, machine, results, buffers=arguments.buffers)
+    return measure_rows(arguments, ROWS, machine, partial(Bench, arguments), buffers=arguments.buffers)
 
 
 if __name__ == "__main__":

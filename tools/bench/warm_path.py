@@ -34,13 +34,12 @@ from functools import partial
 from pathlib import Path
 
 import page_cache
-from bench import (GIB, MIB, PROJECT, add_mount_options, end_cleanly_on_signals, mounted, parser, settle,
-                   work_directory)
+from bench import (GIB, MIB, PROJECT, add_mount_options, end_cleanly_on_signals, mounted, parser, settle)
 from link import Unavailable
 from memory import at_hand
 from race import PATIENCE, cpu_seconds, end, foreign_mount
-from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Row, Rows, Table, finish, measure_row, of, print_list,
-                  print_machine, ratio)
+from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Row, Rows, Table, chosen_rows, measure_rows, of,
+                  print_list, print_machine, ratio)
 from support import trees
 from support.mounting import Mount, daemons_of, run, wait_until
 from support.origin import Origin
@@ -696,13 +695,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--fill-index", type=Path, default=PROJECT / "build/release/tools/bench/fill_index",
                          help="the program that makes a large index")
     arguments = options.parse_args()
-    chosen: list[str] = []
-    for asked in arguments.rows:
-        found = [asked] if asked in ROWS else [name for name in ROWS if asked in name]
-        if not found:
-            options.error(f"{asked}: no such row; --list names them")
-        chosen += found
-    arguments.rows = list(dict.fromkeys(chosen)) or list(ROWS)
+    arguments.rows = chosen_rows(options, ROWS, arguments.rows)
     return arguments
 
 
@@ -721,14 +714,13 @@ def main() -> int:
               file=sys.stderr)
         return 1
     machine = print_machine(arguments, "warm", on)
-    try:
-        with work_directory(arguments.work) as work:
-            work.chmod(0o755)  # the ordinary user goes through it
-            bench = Bench(arguments, work)
-            results = [measure_row(bench, ROWS[name]) for name in arguments.rows]
-    except KeyboardInterrupt:
-        return 130
-    return finish(arguments, machine, results, versions=versions(arguments.wormhole), files=arguments.files, io_uring=uring_allowed())
+
+    def make_bench(work: Path) -> Bench:
+        work.chmod(0o755)  # the ordinary user goes through it
+        return Bench(arguments, work)
+
+    return measure_rows(arguments, ROWS, machine, make_bench, versions=versions(arguments.wormhole),
+                        files=arguments.files, io_uring=uring_allowed())
 
 
 if __name__ == "__main__":
