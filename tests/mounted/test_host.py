@@ -214,12 +214,19 @@ def test_what_is_under_way_is_finished_at_the_end(host, number):
     assert host.lines()[-1].endswith(" whole")
 
 
-def test_a_client_that_takes_nothing_does_not_keep_it(host):
+@contextlib.contextmanager
+def client_of_something_large(host) -> Iterator[None]:
+    """Has asked for 1 GiB, and takes nothing more of it than its begin."""
     with open(host.tree / "large", "wb") as file:
         file.truncate(1 << 30)
     with socket.create_connection(("127.0.0.1", host.port), timeout=10) as client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         client.recv(1000)
+        yield
+
+
+def test_a_client_that_takes_nothing_does_not_keep_it(host):
+    with client_of_something_large(host):
         begin = time.monotonic()
         host.process.send_signal(signal.SIGTERM)
         assert host.process.wait(15) == 0
@@ -228,11 +235,7 @@ def test_a_client_that_takes_nothing_does_not_keep_it(host):
 
 
 def test_a_second_interrupt_ends_it_at_once(host):
-    with open(host.tree / "large", "wb") as file:
-        file.truncate(1 << 30)
-    with socket.create_connection(("127.0.0.1", host.port), timeout=10) as client:
-        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        client.recv(1000)
+    with client_of_something_large(host):
         host.process.send_signal(signal.SIGINT)
         wait_until(lambda: refuses(host.port), "no more connections are taken")
         begin = time.monotonic()
