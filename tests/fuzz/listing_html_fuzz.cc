@@ -1,48 +1,12 @@
-// Any bytes, in any pieces: an error or a listing of names that a file system can have, each once. The first byte
-// chooses the length of the pieces.
+// Any bytes, in any pieces: an error or a listing of names that a file system can have, each once.
 
-#include <cstdint>
-#include <cstdlib>
-#include <set>
-#include <string>
-#include <string_view>
-
-#include "net/listing.h"
-#include "net/listing_names.h"
-
-namespace wormhole {
-namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-Result<Listing> parse(std::string_view page, size_t piece) {
-  static const Url kPage = *Url::parse("http://example.org/a%20directory/");
-  const auto parser = make_html_listing_parser(kPage);
-  for (size_t at = 0; at < page.size(); at += piece) {
-    if (Status fed = parser->feed(page.substr(at, piece)); !fed) return fail(fed.error());
-  }
-  return parser->finish();
-}
-
-void check(const Listing& listing) {
-  std::set<std::string> names;
-  for (const ListedEntry& entry : listing.entries) {
-    require(may_be_entry(entry.name));
-    require(names.insert(entry.name).second);
-    require(entry.mtime_granularity == 1 || entry.mtime_granularity == 60);
-    require(entry.type == EntryType::kFile || !entry.size);
-  }
-}
-
-}  // namespace
-}  // namespace wormhole
+#include "tests/fuzz/listing_check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace wormhole;
   if (size == 0) return 0;
-  const std::string_view page(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const auto listing = wormhole::parse(page, 1 + data[0]);
-  if (listing) wormhole::check(*listing);
+  const auto listing = fuzz::parse_in_pieces(make_html_listing_parser, data, size);
+  if (!listing) return 0;
+  fuzz::check(*listing, {1, 60});
   return 0;
 }
