@@ -25,7 +25,7 @@ struct SessionOptions {
   std::string mountpoint;
   std::string source;                // what stands in the mount table: the URL, without secrets
   std::vector<std::string> options;  // for the kernel and fusermount3: "allow_other", "nosuid"…
-  unsigned threads = 4;              // workers that decode requests; they never wait for disk or network
+  unsigned threads = 4;              // workers that decode requests; never wait for the network, a few for the disk
   FuseTransport transport = FuseTransport::kAuto;
 };
 
