@@ -19,7 +19,19 @@ std::byte* map_pages(size_t size) {
 
 }  // namespace
 
-Buffer::~Buffer() { pool_->recycle(data_, capacity_); }
+Buffer::~Buffer() {
+  if (pool_ != nullptr) pool_->recycle(data_, capacity_);
+}
+
+BufferRef slice(const BufferRef& whole, size_t offset, size_t size) {
+  struct Slice {
+    Slice(BufferRef w, std::byte* data, size_t bytes) : whole(std::move(w)), part(data, bytes, nullptr) {}
+    BufferRef whole;
+    Buffer part;
+  };
+  auto slice = std::make_shared<Slice>(whole, whole->data() + offset, size);
+  return {slice, &slice->part};
+}
 
 BufferPool::~BufferPool() {
   for (size_t shift = 0; shift < free_.size(); ++shift) {

@@ -22,6 +22,7 @@ class BufferPool;
 
 class Buffer {
  public:
+  // `pool` takes the memory back; null: it is another's.
   Buffer(std::byte* data, size_t capacity, BufferPool* pool) : data_(data), capacity_(capacity), pool_(pool) {}
   ~Buffer();
   Buffer(const Buffer&) = delete;
@@ -38,6 +39,9 @@ class Buffer {
 };
 
 using BufferRef = std::shared_ptr<Buffer>;
+
+// A part of a buffer, which keeps all of it.
+BufferRef slice(const BufferRef& whole, size_t offset, size_t size);
 
 class BufferPool {
  public:

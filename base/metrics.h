@@ -33,7 +33,9 @@ struct Metrics {
   // The cache.
   Counter blocks_stored{0};
   Counter blocks_corrupt{0};
-  Counter blocks_refused{0};  // that came from a server and do not match the manifest
+  Counter blocks_refused{0};    // that came from a server and do not match the manifest
+  Counter blocks_inherited{0};  // of a new version, that were copied from the one before it
+  Counter bytes_shared{0};      // of these, what takes no place of its own on the disk
   Counter store_errors{0};
   Counter stores_without_room{0};
   Counter bytes_evicted{0};

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/punch_hole.h"
+#include "base/share_place.h"
 #include "cache/checksum.h"
 
 namespace wormhole {
@@ -57,11 +58,6 @@ uint64_t direct_length(uint64_t length) {
   return (length + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
 }
 
-// Two hex digits as a directory keep directories small (a million objects: 4000 in each).
-std::string object_path(const std::string& objects_path, Ino ino) {
-  return fmt::format("{}/{:02x}/{:016x}", objects_path, ino & 0xff, ino);
-}
-
 // Gives the place of their blocks back to the file system.
 void punch_regions(const std::string& objects_path, const std::vector<RegionKey>& regions) {
   for (size_t i = 0; i < regions.size();) {
@@ -76,6 +72,11 @@ void punch_regions(const std::string& objects_path, const std::vector<RegionKey>
 }
 
 }  // namespace
+
+// Two hex digits as a directory keep directories small (a million objects: 4000 in each).
+std::string object_path(const std::string& objects_path, Ino ino) {
+  return fmt::format("{}/{:02x}/{:016x}", objects_path, ino & 0xff, ino);
+}
 
 BlockCache::BlockCache(BlockCacheOptions options, Space& space, Index& index, DiskIo& disk, BufferPool& buffers,
                        Metrics& metrics)
@@ -125,9 +126,10 @@ void BlockCache::trim_idle() {
       continue;
     }
     trust_synced(o);
-    // finish_use() comes back here. What is not synced would be taken for what the index knows when it is opened again;
-    // the index holds the file until then anyway.
+    // finish_use() comes back here. What is not synced would be taken for what the index knows when it is opened again:
+    // so it stays known, but a disk that takes its time shall not cost more descriptors.
     if (o.busy > 0 || (!o.dropped && !o.unsynced.empty())) {
+      if (o.busy == 0) o.file.reset();
       ++it;
       continue;
     }
@@ -761,6 +763,7 @@ void BlockCache::trust_index(uint64_t failures) {
 struct BlockCache::Store {
   StoredBlocks blocks;
   ByteRange range;
+  CopiedBytes copied;
   BufferRef bytes;
   std::shared_ptr<FileDescriptor> direct;  // when it bypasses the page cache
   StoreDone done;
@@ -779,7 +782,8 @@ void BlockCache::count_busy(Object& o, ByteRange range, int by) {
   for (uint64_t r = range.begin / kRegionSize; r <= (range.end - 1) / kRegionSize; ++r) region(o, r).busy += by;
 }
 
-void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done) {
+void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done,
+                       CopiedBytes copied) {
   Object& o = object(ino);
   if (o.dropped || !may_store(range, ino)) {
     metrics_.stores_without_room.fetch_add(1, std::memory_order_relaxed);
@@ -800,7 +804,8 @@ void BlockCache::store(Ino ino, ByteRange range, BufferRef bytes, PageCache page
   }
   ++o.busy;
   count_busy(o, range, 1);
-  auto store = std::make_unique<Store>(Store{std::move(blocks), range, std::move(bytes), nullptr, std::move(done)});
+  auto store = std::make_unique<Store>(
+      Store{std::move(blocks), range, std::move(copied), std::move(bytes), nullptr, std::move(done)});
   if (page_cache == PageCache::kBypass) store->direct = direct_for_store(o, range);
   if (store->direct) metrics_.direct_bytes_in_flight += static_cast<int64_t>(range.size());
   start_store(ino, std::move(store));
@@ -835,10 +840,15 @@ void BlockCache::store_done(Ino ino, std::unique_ptr<Store> store, int64_t resul
       set_present(obj, store->blocks.first + i, store->blocks.checksums[i], ticket);
     }
     metrics_.blocks_stored.fetch_add(store->blocks.checksums.size(), std::memory_order_relaxed);
+    const auto file = store->copied.file && !obj.in_pack ? store->blocks.file : nullptr;
     index_.put_blocks(std::move(store->blocks),
-                      [&space = space_, n = in_pages(store->range.size()), synced = synced_, ticket](bool committed) {
+                      [&space = space_, &metrics = metrics_, n = in_pages(store->range.size()), synced = synced_,
+                       ticket, file, copied = std::move(store->copied)](bool committed) {
                         if (committed) synced->store(ticket, std::memory_order_release);
                         space.give_back(n);
+                        if (!committed || !file) return;
+                        for (const ByteRange& run : copied.ranges)
+                          metrics.bytes_shared += share_place(copied.file->get(), file->get(), run);
                       });
   } else {
     punch_absent(obj, store->range);

@@ -42,6 +42,15 @@
 
 namespace wormhole {
 
+// Where the file of an object lies, if it is not in the pack.
+std::string object_path(const std::string& objects_path, Ino ino);
+
+// Bytes of a file that are those of another, at the same place.
+struct CopiedBytes {
+  std::shared_ptr<FileDescriptor> file;
+  std::vector<ByteRange> ranges;
+};
+
 enum class VerifyMode : uint8_t {
   kAuto,    // after an unclean end each block is checked once, otherwise trusted
   kAlways,  // every read is checked
@@ -100,7 +109,8 @@ class BlockCache {
   // Whether the kernel should keep a copy in its page cache: blocks of random reads are soon read again from here,
   // those of a stream are in the page cache of the mount already.
   enum class PageCache : uint8_t { kKeep, kBypass };
-  void store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done);
+  // What is `copied` takes no place of its own in the end, where the file system lets two files have the same one.
+  void store(Ino ino, ByteRange range, BufferRef bytes, PageCache page_cache, StoreDone done, CopiedBytes copied = {});
 
   // The index has chosen these regions to go. Those that may (nobody reads or stores their blocks, and the kernel does
   // not serve them) are forgotten, and after the commit their place is freed. `run_here` brings a task to this
@@ -182,7 +192,7 @@ class BlockCache {
   std::vector<RegionKey> release_regions(const std::vector<RegionKey>& regions, Stayed* stayed);
   std::optional<Stays> why_stay(RegionKey key);
   void punch_absent(Object& object, ByteRange range);
-  uint64_t known(Ino ino, uint64_t region);
+  uint64_t known(Ino ino, uint64_t number);
   void free_file(Ino ino);
   void free_regions(const std::vector<RegionKey>& regions);
   void set_present(Object& object, BlockIndex block, uint64_t checksum, Ticket ticket);

@@ -61,7 +61,8 @@ Status LmdbIndex::init(const std::string& path) {
       {"objects", &tables_.objects}, {"regions", &tables_.regions},
       {"roots", &tables_.roots},     {"hosts", &tables_.hosts},
       {"queues", &tables_.queues},   {"pins", &tables_.pins},
-      {"slabs", &tables_.slabs},     {"summaries", &tables_.summaries}};
+      {"slabs", &tables_.slabs},     {"summaries", &tables_.summaries},
+      {"uses", &tables_.uses},       {"aliases", &tables_.aliases}};
   for (auto [name, table] : names) {
     if (int e = ::mdb_dbi_open(txn, name, MDB_CREATE, table); e != 0) {
       ::mdb_txn_abort(txn);

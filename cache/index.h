@@ -96,6 +96,18 @@ class Index {
   virtual std::optional<ObjectRecord> object(Ino ino) = 0;
   virtual void put_object(Ino ino, ObjectRecord record) = 0;
 
+  // --- files with the same bytes have one object (index_sharing.cc) ---
+
+  // The object that holds this content: another file's, if one has it on record, else that of `file` itself. From then
+  // on the file uses it.
+  virtual Ino share(const ContentKey& content, Ino file) = 0;
+  // The object of this content; nothing when no file uses one.
+  virtual std::optional<Ino> shared(const ContentKey& content) = 0;
+  // The file is gone, or has another version. The object that it used, if no other file does: then it may be dropped.
+  virtual std::optional<Ino> unshare(const ContentKey& content, Ino file) = 0;
+  // Where the bytes of a file are: another's object that it shares, or its own.
+  virtual Ino object_of(Ino file) = 0;
+
   virtual std::optional<RegionRecord> region(RegionKey key) = 0;
   // Committed regions from `from` on in the order of their keys, at most `count`.
   virtual std::vector<RegionKey> regions_from(RegionKey from, size_t count) = 0;

@@ -64,7 +64,8 @@ class Check {
                          {"objects", &Check::object, true},  {"roots", &Check::root, true},
                          {"queues", &Check::place, true},    {"regions", &Check::region, true},
                          {"hosts", &Check::anything, false}, {"pins", &Check::pin, false},
-                         {"slabs", &Check::slab, true},      {"summaries", &Check::summary, true}};
+                         {"slabs", &Check::slab, true},      {"summaries", &Check::summary, true},
+                         {"uses", &Check::use, false},       {"aliases", &Check::alias, false}};
     for (const Table& t : all) {
       if (!tables_.contains(t.name)) {
         if (t.must_be && !tables_.empty()) return damaged("no table {}", t.name);
@@ -175,6 +176,24 @@ class Check {
   Status pin(std::string_view key, std::string_view) {
     if (!decode_ino(key)) return damaged("pins: a key of {} bytes", key.size());
     return {};
+  }
+
+  // A number that was never given out would be given to other bytes.
+  Status use(std::string_view key, std::string_view value) {
+    const auto use = decode_content_use(key);
+    if (!use) return damaged("uses: a key of {} bytes", key.size());
+    if (auto s = below_next("uses", use->file); !s) return s;
+    return object_number("uses", value);
+  }
+  Status alias(std::string_view key, std::string_view value) {
+    if (auto s = ino("aliases", key); !s) return s;
+    return object_number("aliases", value);
+  }
+  Status object_number(const char* what, std::string_view value) {
+    Ino number = 0;
+    if (value.size() != sizeof(number)) return damaged("{}: a record of {} bytes", what, value.size());
+    std::memcpy(&number, value.data(), sizeof(number));
+    return below_next(what, number);
   }
 
   Status ino(const char* what, std::string_view key) {

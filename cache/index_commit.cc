@@ -192,6 +192,7 @@ int LmdbIndex::apply(MDB_txn* txn, const Batch& batch, Changes* changes) {
   if (int e = apply_blocks(txn, batch, changes); e != 0) return e;
   apply_releases(txn, batch, changes);
   if (int e = apply_pins(txn, batch); e != 0) return e;
+  if (int e = apply_sharing(txn, batch); e != 0) return e;
   if (int e = put_number(txn, "next_ino", batch.next_ino); e != 0) return e;
   if (batch.scrubbed) {
     if (int e = put(txn, tables_.meta, "scrubbed", encode(*batch.scrubbed)); e != 0) return e;

@@ -110,6 +110,23 @@ std::optional<QueuePosition> decode_queue_position(std::string_view bytes) {
   return unpacked(__builtin_bswap64(value));
 }
 
+std::string encode_key(const ContentUse& use) {
+  std::string out(use.content.hash.view());
+  append_big_endian(out, use.content.size);
+  append_big_endian(out, use.file);
+  return out;
+}
+
+std::optional<ContentUse> decode_content_use(std::string_view bytes) {
+  Reader in(bytes);
+  ContentUse use;
+  if (!in.take(&use.content.hash) || !in.take(&use.content.size) || !in.take(&use.file) || !in.at_end())
+    return std::nullopt;
+  use.content.size = __builtin_bswap64(use.content.size);
+  use.file = __builtin_bswap64(use.file);
+  return use;
+}
+
 std::string encode(const ObjectRecord& record) {
   std::string out;
   append<uint64_t>(out, record.size);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/block.h"
+#include "base/hash256.h"
 #include "base/version.h"
 
 namespace wormhole {
@@ -21,7 +22,7 @@ namespace wormhole {
 // Records are copied to and from memory as they are; a big-endian machine would need conversions.
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint32_t kFormatVersion = 5;
+inline constexpr uint32_t kFormatVersion = 6;
 
 // An inode number names one version of one remote file, or one directory, for ever: it is never given twice within
 // a cache. The cached object of a file has the same number.
@@ -72,6 +73,20 @@ struct RegionKey {
   auto operator<=>(const RegionKey&) const = default;
 };
 
+// What the bytes of a file are, whatever its name. The size belongs to it: it tells how far an object of it goes.
+struct ContentKey {
+  Hash256 hash;  // BLAKE3
+  uint64_t size = 0;
+  auto operator<=>(const ContentKey&) const = default;
+};
+
+// A file that has this content.
+struct ContentUse {
+  ContentKey content;
+  Ino file = 0;
+  auto operator<=>(const ContentUse&) const = default;
+};
+
 // How far the scrubber has come.
 struct ScrubRecord {
   RegionKey next{};      // the pass goes on here; zero: none is under way
@@ -93,6 +108,10 @@ std::optional<RegionKey> decode_region_key(std::string_view bytes);
 // Such keys have the order of the queues, small before main.
 std::string encode_key(QueuePosition position);
 std::optional<QueuePosition> decode_queue_position(std::string_view bytes);
+
+// Those of one content follow each other.
+std::string encode_key(const ContentUse& use);
+std::optional<ContentUse> decode_content_use(std::string_view bytes);
 
 std::string encode(const ObjectRecord& record);
 std::optional<ObjectRecord> decode_object(std::string_view bytes);

@@ -1,6 +1,7 @@
 // The index over LMDB. index.cc has what is read and posted, index_commit.cc the index thread and its transactions,
 // index_eviction.cc what goes when the cache is full, index_contents.cc what is there and what is pinned,
-// index_check.cc the look at one that nobody has open. Only these five include it, and <lmdb.h> with it.
+// index_sharing.cc which files share an object, index_check.cc the look at one that nobody has open. Only these six
+// include it, and <lmdb.h> with it.
 //
 // Posted writes are kept in `waiting_` until their transaction is committed, so that a reader sees them at once. The
 // index thread swaps the whole batch out (`committing_`), syncs the files of its blocks, applies it, commits, and then
@@ -35,7 +36,7 @@ inline constexpr Ino kFirstIno = 2;
 // After all that should have gone had to stay, nothing is chosen for so long.
 inline constexpr Duration kAllStayed = std::chrono::seconds(1);
 
-inline constexpr unsigned kMostTables = 10;
+inline constexpr unsigned kMostTables = 12;
 
 // A reservation of address space, not of disk or memory. 536 bytes per 4 MiB: enough for 100 TB of cached blocks.
 inline constexpr size_t kMapSize = size_t{16} << 30;
@@ -83,7 +84,9 @@ struct Batch {
     Index::Evicted evicted;
   };
   std::vector<Eviction> evictions;
-  std::map<Ino, bool> pins;  // true: from now on, false: not any more
+  std::map<Ino, bool> pins;        // true: from now on, false: not any more
+  std::map<ContentUse, Ino> uses;  // the object; 0: not any more
+  std::map<Ino, Ino> aliases;      // of files, the objects of others; 0: not any more
   size_t records = 0;
 
   bool empty() const { return records == 0; }
@@ -107,7 +110,7 @@ struct Batch {
 
 struct Tables {
   MDB_dbi meta = 0, directories = 0, objects = 0, regions = 0, roots = 0, hosts = 0, queues = 0, slabs = 0,
-          summaries = 0, pins = 0;
+          summaries = 0, pins = 0, uses = 0, aliases = 0;
 };
 
 // What a transaction changes of the sums and of the pack. The sums are taken over when it is committed; what it has
@@ -142,6 +145,10 @@ class LmdbIndex final : public Index {
   void put_directory(Ino ino, std::string encoded) override;
   std::optional<ObjectRecord> object(Ino ino) override;
   void put_object(Ino ino, ObjectRecord record) override;
+  Ino share(const ContentKey& content, Ino file) override;
+  std::optional<Ino> shared(const ContentKey& content) override;
+  std::optional<Ino> unshare(const ContentKey& content, Ino file) override;
+  Ino object_of(Ino file) override;
   std::optional<RegionRecord> region(RegionKey key) override;
   std::vector<RegionKey> regions_from(RegionKey from, size_t count) override;
   ScrubRecord scrubbed() override;
@@ -171,6 +178,9 @@ class LmdbIndex final : public Index {
   std::optional<std::string> get(MDB_dbi table, std::string_view key);
   uint64_t get_number(std::string_view key, uint64_t otherwise);
   std::optional<RegionRecord> merged_region(RegionKey key) REQUIRES_LOCK(mutex_);
+  std::optional<Ino> use_of(const ContentUse& use) REQUIRES_LOCK(mutex_);
+  std::optional<Ino> any_use_of(const ContentKey& content) REQUIRES_LOCK(mutex_);
+  std::optional<Ino> alias_of(Ino file) REQUIRES_LOCK(mutex_);
   // All that there is of the object, in no order.
   void visit_regions(Ino ino, const std::function<void(RegionKey, const RegionRecord&)>& visit);
   // All that LMDB has of the object, in order.
@@ -199,6 +209,7 @@ class LmdbIndex final : public Index {
   void undo_places(const Changes& changes);
   std::vector<std::string> pack_summaries();
   int apply_pins(MDB_txn* txn, const Batch& batch) const;
+  int apply_sharing(MDB_txn* txn, const Batch& batch) const;
   int load_pins();
   int enqueue(MDB_txn* txn, RegionKey key, bool main, RegionRecord* region, Changes* changes);
   int dequeue(MDB_txn* txn, QueuePosition position);
@@ -209,7 +220,7 @@ class LmdbIndex final : public Index {
   void choose_victims();
   void nothing_chosen(TimePoint now);
   int head(MDB_txn* txn, bool main, QueuePosition* position, RegionKey* key) const;
-  int choose(MDB_txn* txn, uint64_t needed, std::vector<RegionKey>* victims, Changes* changes);
+  int choose(MDB_txn* txn, uint64_t excess, std::vector<RegionKey>* victims, Changes* changes);
   uint64_t object_size(MDB_txn* txn, Ino ino) const;
   static int put(MDB_txn* txn, MDB_dbi table, std::string_view key, std::string_view value);
   int put_number(MDB_txn* txn, std::string_view key, uint64_t value) const;

@@ -64,7 +64,7 @@ class BlockCacheTest : public ::testing::Test {
   }
   // As an engine does.
   void start_evicting() {
-    index_->start_evicting(*space_, [this](std::vector<RegionKey> regions) {
+    index_->start_evicting(*space_, [this](const std::vector<RegionKey>& regions) {
       loop_->post([this, regions] { cache_->evict(regions, [this](Task task) { loop_->post(std::move(task)); }); });
       return 1;
     });

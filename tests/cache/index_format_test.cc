@@ -12,7 +12,7 @@ namespace {
 const ObjectRecord kObject{123'456'789'012, {"\"an-etag\"", "Mon, 05 Jan 2026 10:00:00 GMT"}};
 const RootRecord kRoot{77, true, "https://example.org/a%20b/"};
 
-RegionRecord region_with(std::vector<unsigned> blocks) {
+RegionRecord region_with(const std::vector<unsigned>& blocks) {
   RegionRecord r;
   for (const unsigned b : blocks) {
     r.present |= uint64_t{1} << b;

@@ -24,7 +24,7 @@ class PackTest : public BlockCacheTest {
   Status look(Ino ino, uint64_t size = kSmall) {
     open(ino, size);
     if (!has(0, ino)) return fail(ErrorCode::kNotFound, "{} is not there", ino);
-    const Status read_back = read({0, size}, ino);
+    Status read_back = read({0, size}, ino);
     close(ino);
     return read_back;
   }

@@ -30,16 +30,21 @@ void region_key(std::string_view bytes) {
   if (const auto key = decode_region_key(bytes)) require(encode_key(*key) == bytes);
 }
 
+void content_use(std::string_view bytes) {
+  if (const auto use = decode_content_use(bytes)) require(encode_key(*use) == bytes);
+}
+
 }  // namespace
 }  // namespace wormhole
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 4) {
+  switch (data[0] % 5) {
     case 0: wormhole::object(bytes); break;
     case 1: wormhole::root(bytes); break;
     case 2: wormhole::region(bytes); break;
+    case 3: wormhole::content_use(bytes); break;
     default: wormhole::region_key(bytes); break;
   }
   return 0;
