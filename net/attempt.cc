@@ -160,10 +160,13 @@ Document document_of(Transfer& t, const Attempt& a) {
   d.url = t.document->url;
   d.content_type = a.header.content_type;
   d.head = ObjectHead{a.header.validator, a.header.content_length, {}};
-  if (!a.header.validator.last_modified.empty()) {
-    const time_t when = ::curl_getdate(a.header.validator.last_modified.c_str(), nullptr);
-    if (when >= 0) d.last_modified = when;
-  }
+  const auto time_of = [](const std::string& date) -> std::optional<int64_t> {
+    const time_t when = date.empty() ? -1 : ::curl_getdate(date.c_str(), nullptr);
+    return when >= 0 ? std::optional<int64_t>(when) : std::nullopt;
+  };
+  d.last_modified = time_of(a.header.validator.last_modified);
+  d.sent_at = time_of(a.header.date);
+  d.software = a.header.software;
   d.accepts_ranges = a.header.accepts_ranges;
   d.is_s3 = a.header.is_s3;
   d.body = std::move(t.text);

@@ -37,7 +37,7 @@ struct Transfer {
   bool head_told = false;
   std::optional<RangeBody> body;  // of a range
   std::string text;               // of a document
-  uint64_t told = 0;              // bytes of the range of which the sink knows
+  uint64_t told = 0;              // bytes that were seen to arrive; of a range: of which the sink knows
   std::vector<ByteRange> wanted;  // of the range: what is waited for and has not been told of
 
   // A whole body (a server without ranges).
@@ -53,6 +53,7 @@ struct Transfer {
   bool hedged = false;
   Server* avoid = nullptr;  // where the last attempt has failed
   TimePoint last_progress;
+  TimePoint queued;  // when it began to wait for a connection
   TimePoint not_before;
   bool cancelled = false;
   TimePoint drains_until{};  // cancelled, but its last bytes may still come until then
@@ -67,7 +68,7 @@ struct Transfer {
   bool is_whole_body() const { return range && range->whole_body; }
   const std::string& url() const { return range ? range->url : document->url; }
   Duration patience() const { return range ? range->patience : document->patience; }
-  uint64_t arrived() const { return is_whole_body() ? passed : (body ? body->arrived() : 0); }
+  uint64_t arrived() const { return is_whole_body() ? passed : (body ? body->arrived() : text.size()); }
   bool complete() const { return body && body->complete(); }
   // What its next attempt asks for: where somebody waits, else from the front on.
   // `young`: connections are in slow start, so not more than what comes at once.

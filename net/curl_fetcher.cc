@@ -39,6 +39,12 @@ void CurlFetcher::get(DocumentRequest request) {
 
 LinkEstimate CurlFetcher::link() const { return thread_->link(); }
 
+void CurlFetcher::use_content_mirrors(std::vector<KnownMirror> mirrors) {
+  thread_->post([this, mirrors = std::move(mirrors)] { thread_->use_content_mirrors(mirrors); });
+}
+
 std::map<std::string, HostProfile> CurlFetcher::profiles() { return thread_->profiles(); }
+
+std::vector<ServerState> CurlFetcher::servers() { return thread_->servers(); }
 
 }  // namespace wormhole

@@ -9,12 +9,16 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "net/curl_options.h"
 #include "net/fetcher.h"
+#include "net/host_profile.h"
+#include "net/named_mirrors.h"
+#include "net/server.h"
 
 namespace wormhole {
 
@@ -34,8 +38,13 @@ class CurlFetcher final : public Fetcher {
   void get(DocumentRequest request) override;
   LinkEstimate link() const override;
 
+  // From now on these, and none that was given so before, may bring what is asked for by content.
+  void use_content_mirrors(std::vector<KnownMirror> mirrors);
+
   // What was learnt of each server that has answered, by base URL.
   std::map<std::string, HostProfile> profiles();
+  // The origin first.
+  std::vector<ServerState> servers();
 
  private:
   std::unique_ptr<NetThread> thread_;

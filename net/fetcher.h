@@ -18,6 +18,7 @@
 #include "base/byte_range.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file_descriptor.h"
 #include "base/unique_function.h"
 #include "base/version.h"
 
@@ -46,6 +47,10 @@ class FetchSink {
   virtual void fetch_progress(FetchId id, uint64_t arrived) = 0;
   // The bytes `there`, which request.wanted or want() had named, are in the buffer as well, behind a gap.
   virtual void fetch_behind([[maybe_unused]] FetchId id, [[maybe_unused]] ByteRange there) {}
+  // The bytes `there` did not come from afar: they are those of `file` at the same place. fetch_progress or
+  // fetch_behind follows.
+  virtual void fetch_copied([[maybe_unused]] FetchId id, [[maybe_unused]] ByteRange there,
+                            [[maybe_unused]] const std::shared_ptr<FileDescriptor>& file) {}
   // A whole-body fetch only: the next bytes of the object, in order, each chunk's begin on a block boundary.
   virtual void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) = 0;
   // The end; nothing follows. Errors:
@@ -73,7 +78,9 @@ struct FetchRequest {
   ByteRange wanted{};  // somebody waits for these bytes of it, which come first; empty: all of them, in order
   BufferRef buffer;    // capacity >= range.size(); byte range.begin + i lands at data()[i]. Unused for a whole body
   bool whole_body = false;  // for a server without ranges: one plain GET from the first byte, delivered as chunks
-  Duration patience{};      // how long nothing may arrive, retries included, before it ends with kTimedOut
+  // How long nothing may arrive, retries included, before it ends with kTimedOut. Waiting for a connection does not
+  // count while the others bring something.
+  Duration patience{};
   std::shared_ptr<FetchSink> sink;
   std::shared_ptr<const Content> content;  // null: it cannot be checked. The network knows nothing of it
 };
@@ -85,6 +92,8 @@ struct Document {
   std::string content_type;              // lower case, without parameters
   ObjectHead head;                       // size: Content-Length when the server gave it
   std::optional<int64_t> last_modified;  // the header's time, seconds since the epoch
+  std::optional<int64_t> sent_at;        // by the server's clock: the header Date
+  std::string software;                  // the header Server
   bool accepts_ranges = false;
   bool is_s3 = false;  // the header has x-amz-request-id
   std::string body;
@@ -100,7 +109,7 @@ struct DocumentRequest {
   // its body.
   bool take_refusals = false;
   uint64_t max_bytes = 64ull << 20;  // a longer body is kBadResponse: 64 MiB hold a listing of 500 000 entries
-  Duration patience{};               // how long it may take in all
+  Duration patience{};               // as FetchRequest's
   // Called once, on the net thread (or on the caller's, with kCancelled, when the fetcher has ended).
   // Errors: those of fetch_done without kStale and kNoRanges. Only 2xx arrives as a Document.
   UniqueFunction<void(Result<Document>)> done;

@@ -19,9 +19,10 @@ constexpr int kMostConnections = 64;
 constexpr int kDocumentConnections = 8;
 
 // A document, or a small file ahead of a reader, keeps a connection for a round trip and the wire for a ten thousandth
-// of a second. So for each connection that a stream would have, so many of them are under way: at 50 ms 128 bring 2500
-// in a second, 64 bring 1200, and the server's limit bounds both. Where connections= fixes the number it is kept to.
-constexpr int kAheadForEach = 8;
+// of a second. So for each connection that a stream would have, so many of them are under way: at 50 ms 192 bring 3500
+// in a second, which is what a reader of small files takes; with 128 he waited for a quarter of his time. The server's
+// limit bounds both. Where connections= fixes the number it is kept to.
+constexpr int kAheadForEach = 12;
 
 // Gathering (see sleep()).
 constexpr int kGatherShare = 50;
@@ -32,8 +33,9 @@ constexpr uint64_t kWorthDraining = 256 * 1024;
 constexpr int kDrainingTrips = 3;
 constexpr Duration kShortestDraining = milliseconds(50);
 
-// Idle ones included. Beyond it every request takes what is open.
-constexpr size_t kMostOpen = 2 * kMostConnections;
+// Idle ones included. Beyond it every request takes what is open, and no more small files are asked for ahead. A server
+// keeps at least 256 (Apache's processes; nginx has 512), and more than one client.
+constexpr int kMostOpen = 3 * kMostConnections;
 
 void curl_global_init_once() { [[maybe_unused]] static const CURLcode done = ::curl_global_init(CURL_GLOBAL_DEFAULT); }
 
@@ -48,33 +50,34 @@ NetThread::NetThread(CurlOptions options, BufferPool& buffers, Metrics& metrics,
       taker_(buffers),
       rate_limit_(options_.limit_rate) {
   curl_global_init_once();
-  const auto add_server = [this](const Url& base, bool origin) {
-    const auto known = options_.profiles.find(base.str());
-    const bool fixed = options_.connections > 0;
-    servers_.push_back(std::make_unique<Server>(base, origin, options_.http,
-                                                known == options_.profiles.end() ? HostProfile{} : known->second,
-                                                fixed ? options_.connections : kMostConnections, fixed));
+  const auto known = [this](const Url& base) {
+    const auto it = options_.profiles.find(base.str());
+    return it == options_.profiles.end() ? HostProfile{} : it->second;
   };
   if (auto url = Url::parse(options_.origin)) origin_ = std::move(*url);
-  add_server(origin_.value_or(Url{}), true);
+  add_server(origin_.value_or(Url{}), ServerRole::kOrigin, known(origin_.value_or(Url{})));
   for (const std::string& mirror : options_.mirrors) {
-    if (auto url = Url::parse(mirror)) add_server(*url, false);
+    if (auto url = Url::parse(mirror)) add_server(*url, ServerRole::kMirror, known(*url));
   }
   if (auto s = credentials_.load(); !s) log::warn("credentials cannot be read: {}", s.error().message);
-  multi_ = ::curl_multi_init();
   // One stream for each connection, and idle connections are kept for all that may be active at once.
-  ::curl_multi_setopt(multi_, CURLMOPT_MAX_CONCURRENT_STREAMS, 1L);
-  ::curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS,
-                      static_cast<long>(2 * std::max(options_.connections, kMostConnections) + kDocumentConnections));
+  ::curl_multi_setopt(loop_.multi(), CURLMOPT_MAX_CONCURRENT_STREAMS, 1L);
+  ::curl_multi_setopt(loop_.multi(), CURLMOPT_MAXCONNECTS,
+                      static_cast<long>(std::max(2 * options_.connections, kMostOpen) + kDocumentConnections));
   measure(clock_.now());
   thread_ = start_thread("wh-net", [this] { run(); });
+}
+
+void NetThread::add_server(const Url& base, ServerRole role, const HostProfile& known) {
+  const bool fixed = options_.connections > 0;
+  servers_.push_back(std::make_unique<Server>(base, role, options_.http, known,
+                                              fixed ? options_.connections : kMostConnections, fixed));
 }
 
 NetThread::~NetThread() {
   mailbox_.post([this] { stopping_ = true; });
   thread_.join();
   for (CURL* easy : idle_handles_) ::curl_easy_cleanup(easy);
-  ::curl_multi_cleanup(multi_);
 }
 
 LinkEstimate NetThread::link() const {
@@ -95,7 +98,36 @@ std::map<std::string, HostProfile> NetThread::profiles() {
   return taken ? profiles.get_future().get() : std::map<std::string, HostProfile>{};
 }
 
+std::vector<ServerState> NetThread::servers() {
+  std::promise<std::vector<ServerState>> states;
+  const bool taken = post([&] {
+    std::vector<ServerState> all;
+    for (auto& s : servers_) {
+      if (s->named)
+        all.push_back({s->base.display(), s->role, !s->breaker.allows(clock_.now()), s->received_in_all,
+                       s->lacks.size(), s->wrong.size()});
+    }
+    states.set_value(std::move(all));
+  });
+  return taken ? states.get_future().get() : std::vector<ServerState>{};
+}
+
 // --- commands ------------------------------------------------------------------------------------------------------
+
+// One that is not named any more stays, for what is under way there.
+void NetThread::use_content_mirrors(const std::vector<KnownMirror>& mirrors) {
+  for (auto& s : servers_) s->named = s->role != ServerRole::kContentMirror;
+  for (const KnownMirror& mirror : mirrors) {
+    const auto it = std::find_if(servers_.begin(), servers_.end(),
+                                 [&](auto& s) { return s->base.as_directory().str() == mirror.base.str(); });
+    if (it != servers_.end()) {
+      (*it)->named = true;
+    } else {
+      log::info("the manifest names a mirror: url={}", mirror.base.display());
+      add_server(mirror.base, ServerRole::kContentMirror, mirror.profile);
+    }
+  }
+}
 
 void NetThread::add(TransferRef t) {
   const TimePoint now = clock_.now();
@@ -103,7 +135,9 @@ void NetThread::add(TransferRef t) {
   if (t->range) {
     t->validator = t->range->validator;
     for (auto& server : servers_) {
-      if (!t->range->avoid.empty() && server->base.display() == t->range->avoid) t->avoid = server.get();
+      if (t->range->avoid.empty() || server->base.display() != t->range->avoid) continue;
+      t->avoid = server.get();
+      server->wrong.insert(t->url());
     }
     if (!t->range->whole_body) t->body.emplace(t->range->range, t->range->buffer->data());
     if (t->is_small() && t->is_demand()) last_small_ = now;
@@ -154,11 +188,8 @@ void NetThread::want(FetchId id, ByteRange bytes) {
 }
 
 void NetThread::run() {
-  std::vector<Task> messages;
   while (!stopping_) {
-    mailbox_.drain(messages);
-    for (Task& task : messages) task();
-    messages.clear();
+    take_messages();
     const TimePoint now = clock_.now();
     wake_delayed(now);
     expire_active(now);
@@ -166,27 +197,31 @@ void NetThread::run() {
     start_next(now);
     help_slow(now);
     resume_paused();
-    int running = 0;
-    ::curl_multi_perform(multi_, &running);
+    loop_.perform();
     tell_progress();
     retire_finished();
     measure(clock_.now());
-    // What has ended makes room for what waits.
+    // What has ended makes room for what waits, in the order that is wanted by now.
+    take_messages();
     if (!stopping_ && !start_next(clock_.now())) sleep();
   }
   mailbox_.close();
-  mailbox_.drain(messages);
-  for (Task& task : messages) task();
+  take_messages();
   end_all();
+}
+
+void NetThread::take_messages() {
+  mailbox_.drain(messages_);
+  for (Task& task : messages_) task();
+  messages_.clear();
 }
 
 // Until something happens. On a long wire packets come one by one; letting them gather for a fiftieth of the round trip
 // delays nobody noticeably and saves most of the wake-ups.
 void NetThread::sleep() {
-  int ready = 0;
-  ::curl_multi_poll(multi_, nullptr, 0, poll_timeout(), &ready);
+  const bool ready = loop_.wait(poll_timeout());
   const Duration trip = servers_.front()->meter.round_trip();
-  if (ready == 0 || trip < kLongTrip || !mailbox_.empty()) return;
+  if (!ready || trip < kLongTrip || !mailbox_.empty()) return;
   std::this_thread::sleep_for(std::min<Duration>(trip / kGatherShare, kLongestGathering));
 }
 
@@ -208,7 +243,14 @@ int NetThread::poll_timeout() const {
 
 // --- waiting -> active ---------------------------------------------------------------------------------------------
 
-void NetThread::enqueue(TransferRef t) { lane(t->lane()).push_back(std::move(t)); }
+void NetThread::enqueue(TransferRef t) {
+  t->queued = clock_.now();
+  lane(t->lane()).push_back(std::move(t));
+}
+
+// How long it has waited for its turn while the wire brought what others want. That is a slow wire, not a silent one,
+// and is not held against its patience.
+Duration NetThread::others_turn(const Transfer& t) const { return std::max(Duration{0}, last_arrival_ - t.queued); }
 
 bool NetThread::nothing_waits() const {
   return std::all_of(waiting_.begin(), waiting_.end(), [](auto& queue) { return queue.empty(); });
@@ -221,6 +263,10 @@ bool NetThread::mirrors_may_serve(const Transfer& t) const {
          !origin.breaker.allows(clock_.now());
 }
 
+Server* NetThread::choose(const Transfer& t, uint64_t bytes, const Server* avoid) const {
+  return choose_server(servers_, {t.url(), bytes, t.range && t.range->by_content}, avoid, clock_.now());
+}
+
 // Where it may start now; nullptr when it has to wait. Readers who wait for a round trip each leave the wire idle,
 // however many connections they hold: so large requests do not wait for small ones, and small ones hardly for large
 // ones; and what is fetched on an idle wire has connections of its own.
@@ -229,9 +275,9 @@ Server* NetThread::server_for(const Transfer& t, bool small) const {
   if (servers_.size() > 1 && !t.is_whole_body() && mirrors_may_serve(t)) {
     const uint64_t bytes = t.range ? t.range->range.size() - t.arrived() : 0;
     // When all rest, the origin is asked: its answer is the one that is told.
-    if (Server* best = choose_server(servers_, t.url(), bytes, t.avoid, clock_.now())) s = best;
+    if (Server* best = choose(t, bytes, t.avoid)) s = best;
   }
-  const int most_ahead = s->fixed_connections > 0 ? 0 : kAheadForEach * s->allowed();
+  const int most_ahead = s->fixed_connections > 0 ? 0 : std::min(kAheadForEach * s->allowed(), kMostOpen);
   if (t.document) {
     const bool may = active_documents_ < kDocumentConnections || active_documents_ + s->ahead_active < most_ahead;
     return may ? s : nullptr;
@@ -295,6 +341,7 @@ bool NetThread::start_waiting() {
       TransferRef t = std::move(*it);
       it = queue.erase(it);
       Transfer& started = *t;
+      started.last_progress += others_turn(started);
       active_.push_back(std::move(t));
       start_attempt(started, *server, started.next_range(connections_.are_young()));
       started_any = true;
@@ -343,14 +390,14 @@ Attempt& NetThread::start_attempt(Transfer& t, Server& server, ByteRange range) 
   a.net = this;
   metrics_.requests_sent.fetch_add(1, std::memory_order_relaxed);
   t.attempts.push_back(std::move(attempt));
-  ::curl_multi_add_handle(multi_, a.easy);
+  ::curl_multi_add_handle(loop_.multi(), a.easy);
   return a;
 }
 
 // What nobody waits for leaves the open connections to those who will read on, and pays for new ones itself. A reader
 // comes again before the rest of his block is there: half as many again.
 bool NetThread::opens_a_connection(const Transfer& t, const Server& server) const {
-  if (connections_.open() == 0 || connections_.open() >= kMostOpen) return false;
+  if (connections_.open() == 0 || connections_.open() >= static_cast<size_t>(kMostOpen)) return false;
   if (t.warming) return idle_connections() == 0;
   return server.fixed_connections == 0 && idle_connections() <= readers_ + readers_ / 2;
 }
@@ -374,13 +421,14 @@ size_t NetThread::take_body(Attempt& a, std::string_view bytes) {
     return CURL_WRITEFUNC_PAUSE;
   }
   if (a.first_byte == TimePoint{}) a.first_byte = now;
-  a.last_byte = now;
+  a.last_byte = last_arrival_ = now;
   const bool first_of_file = a.transfer->range && !a.transfer->head_told && a.transfer->range->validator.empty();
   const size_t taken = taker_.take(a, bytes);
   if (first_of_file && a.transfer->head_told) share_version(*a.transfer);
   if (taken == CURL_WRITEFUNC_PAUSE) return taken;
   rate_limit_.take(bytes.size());
   a.server->received += bytes.size();
+  a.server->received_in_all += bytes.size();
   metrics_.body_bytes_received.fetch_add(bytes.size(), std::memory_order_relaxed);
   return taken;
 }
@@ -401,9 +449,10 @@ void NetThread::tell_progress() {
   for (auto& t : active_) {
     const uint64_t arrived = t->arrived();
     tell_wanted(*t);
-    if (!t->range || arrived == t->told) continue;
+    if (arrived == t->told) continue;
     t->told = arrived;
     t->last_progress = clock_.now();
+    if (t->document) continue;  // it begins anew when it breaks, and has few attempts
     if (arrived > t->furthest) {
       t->furthest = arrived;
       t->failures = 0;

@@ -7,7 +7,7 @@
 // Told in four files: net_thread.cc (commands, the loop, what starts), net_thread_second.cc (another request beside one
 // that is under way), net_thread_end.cc (how requests end), net_thread_upkeep.cc (measuring, keeping warm).
 //
-// Thread: construction, destruction, post(), link() and profiles() from any; the rest is the net thread's.
+// Thread: construction, destruction, post(), link(), profiles() and servers() from any; the rest is the net thread's.
 #pragma once
 
 #include <curl/curl.h>
@@ -28,8 +28,10 @@
 #include "net/attempt.h"
 #include "net/connections.h"
 #include "net/credentials.h"
+#include "net/curl_loop.h"
 #include "net/curl_options.h"
 #include "net/hedging.h"
+#include "net/named_mirrors.h"
 #include "net/rate_limit.h"
 #include "net/request_setup.h"
 #include "net/server.h"
@@ -43,13 +45,16 @@ class NetThread {
 
   bool post(Task task) { return mailbox_.post(std::move(task)); }
   LinkEstimate link() const;
-  std::map<std::string, HostProfile> profiles();  // waits for the net thread
+  // These wait for the net thread.
+  std::map<std::string, HostProfile> profiles();
+  std::vector<ServerState> servers();
 
   // Commands, on the net thread.
   void add(std::unique_ptr<Transfer> t);
   void cancel(FetchId id);
   void promote(FetchId id);
   void want(FetchId id, ByteRange bytes);
+  void use_content_mirrors(const std::vector<KnownMirror>& mirrors);
 
  private:
   using TransferRef = std::unique_ptr<Transfer>;
@@ -70,11 +75,15 @@ class NetThread {
   }
 
   void run();
+  void take_messages();
   void sleep();
 
   // waiting -> active
   void enqueue(TransferRef t);
+  Duration others_turn(const Transfer& t) const;
+  void add_server(const Url& base, ServerRole role, const HostProfile& known);
   bool mirrors_may_serve(const Transfer& t) const;
+  Server* choose(const Transfer& t, uint64_t bytes, const Server* avoid) const;
   Server* server_for(const Transfer& t, bool small) const;
   std::deque<TransferRef>& lane(Lane l) { return waiting_[static_cast<size_t>(l)]; }
   bool nothing_waits() const;
@@ -102,10 +111,10 @@ class NetThread {
 
   // active -> done, or delayed
   void retire_finished();
-  std::unique_ptr<Attempt> take_off(Attempt* a);
+  std::unique_ptr<Attempt> take_off(Attempt* raw);
   void end_attempts(Transfer& t);
   void end_useless_attempts(Transfer& t);
-  TransferRef take_active(Transfer* t);
+  TransferRef take_active(Transfer* raw);
   void attempt_ended(Transfer& t, std::unique_ptr<Attempt> a, CURLcode code);
   void learn(const Attempt& a, const Status& status);
   bool try_elsewhere(Transfer& t, const Attempt& a, const Status& status);
@@ -133,8 +142,6 @@ class NetThread {
   const CurlOptions options_;
   Metrics& metrics_;
   const Clock& clock_;
-  CURLM* multi_ = nullptr;
-  Mailbox mailbox_{[this] { ::curl_multi_wakeup(multi_); }};
 
   // For other threads, renewed with each measurement.
   std::atomic<uint64_t> link_rate_{0}, link_round_trip_us_{0}, link_part_{0};
@@ -142,6 +149,7 @@ class NetThread {
 
   // The net thread's.
   bool stopping_ = false;
+  std::vector<Task> messages_;  // in hand
   Credentials credentials_;
   RequestSetup setup_;
   BodyTaker taker_;
@@ -149,13 +157,16 @@ class NetThread {
   RateLimit rate_limit_;
   std::optional<Url> origin_;
   Connections connections_;
-  std::vector<std::unique_ptr<Server>> servers_;         // the origin first
+  CurlLoop loop_;
+  Mailbox mailbox_{[this] { loop_.wake(); }};
+  std::vector<std::unique_ptr<Server>> servers_;         // the origin first; none ever goes
   std::array<std::deque<TransferRef>, kLanes> waiting_;  // by lane
   std::vector<TransferRef> active_, delayed_;
   int active_documents_ = 0;
   std::unordered_map<FetchId, Transfer*> by_id_;
   std::vector<CURL*> idle_handles_;
   TimePoint last_request_{};  // of the file system's
+  TimePoint last_arrival_{};  // of a body's bytes
   TimePoint last_measured_{};
   TimePoint next_warming_{};
   bool has_spares_ = false;

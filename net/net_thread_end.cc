@@ -21,7 +21,7 @@ constexpr int kDocumentAttempts = 3;
 
 void NetThread::retire_finished() {
   int left = 0;
-  while (CURLMsg* message = ::curl_multi_info_read(multi_, &left)) {
+  while (CURLMsg* message = ::curl_multi_info_read(loop_.multi(), &left)) {
     if (message->msg != CURLMSG_DONE) continue;
     Attempt* raw = nullptr;
     ::curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &raw);
@@ -50,7 +50,7 @@ std::unique_ptr<Attempt> NetThread::take_off(Attempt* raw) {
   ::curl_easy_getinfo(a->easy, CURLINFO_STARTTRANSFER_TIME_T, &first);
   if (a->header.status != 0 && first > sent) a->server->meter.first_byte(std::chrono::microseconds(first - sent));
   connections_.carried(a->easy, a->position - a->range.begin);
-  ::curl_multi_remove_handle(multi_, a->easy);
+  ::curl_multi_remove_handle(loop_.multi(), a->easy);
   ::curl_easy_reset(a->easy);
   idle_handles_.push_back(a->easy);
   a->easy = nullptr;
@@ -169,10 +169,16 @@ bool NetThread::try_elsewhere(Transfer& t, const Attempt& a, const Status& statu
       a.server->lacks.insert(t.url());
       return true;
     }
+    if (t.range && t.range->by_content && !server_did_not_speak(code) && code != ErrorCode::kNoRanges) {
+      // Nor is the origin of what a mirror has, where the bytes speak for themselves.
+      a.server->lacks.insert(t.url());
+      if (choose(t, 0, nullptr) != nullptr) return true;
+      a.server->lacks.erase(t.url());
+    }
     if (!server_did_not_speak(code)) return false;
     if (a.transport == Transport::kQuic && a.header.status == 0) return true;
     t.avoid = a.server;
-    Server* other = choose_server(servers_, t.url(), 0, a.server, clock_.now());
+    Server* other = choose(t, 0, a.server);
     return other != nullptr && other != a.server && t.failures < options_.retry.attempts;
   }();
   if (!again) return false;
@@ -255,10 +261,10 @@ void NetThread::expire_active(TimePoint now) {
   }
 }
 
-// Those that never got a connection.
+// Those that got no connection, where none brought anything either.
 void NetThread::expire(std::deque<TransferRef>& queue, TimePoint now) {
   for (size_t i = 0; i < queue.size();) {
-    if (now - queue[i]->last_progress < queue[i]->patience()) {
+    if (now - queue[i]->last_progress - others_turn(*queue[i]) < queue[i]->patience()) {
       ++i;
       continue;
     }

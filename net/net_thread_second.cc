@@ -100,7 +100,7 @@ bool NetThread::hedge(Transfer& t, TimePoint now) {
                                                std::max<Duration>(trip * kSilentTrips, kSilence);
   if (!late && !silent) return false;
   const ByteRange rest = t.next_range(connections_.are_young());
-  Server* server = choose_server(servers_, t.url(), rest.size(), first.server, now);
+  Server* server = choose(t, rest.size(), first.server);
   if (server == nullptr || (!server->origin && !mirrors_may_serve(t))) return false;
   // On a full wire everything is late at times, and asking twice makes it later.
   if (!silent && server == first.server && !nothing_waits()) return false;
@@ -129,7 +129,7 @@ bool NetThread::share(Transfer& t, TimePoint now) {
       std::chrono::duration_cast<Duration>(so_far * (static_cast<double>(rest) / static_cast<double>(come)));
   if (to_go < std::max<Duration>(first.server->meter.round_trip() * kRoundTripsWorthSharing, kWorthSharing))
     return false;
-  Server* server = choose_server(servers_, t.url(), rest / 2, nullptr, now);
+  Server* server = choose(t, rest / 2, nullptr);
   if (server == nullptr) return false;
   if (!may_help(*server)) return false;
   if (!server->origin && !mirrors_may_serve(t)) return false;

@@ -46,7 +46,7 @@ void NetThread::measure(TimePoint now) {
         now);
     s->controller.observe(bytes, saturated, now);
     rate += s->meter.rate();
-    connections += s->allowed();
+    if (s->named) connections += s->allowed();
     if (s->meter.round_trip() > round_trip) round_trip = s->meter.round_trip();
   }
   readers_ = std::max(waiting_readers(), readers_ * 9 / 10);

@@ -83,7 +83,7 @@ void RequestSetup::apply(Attempt& a) {
   ::curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, kLongestIdle);
   if (!options_.proxy.empty()) ::curl_easy_setopt(e, CURLOPT_PROXY, options_.proxy.c_str());
   set_transport(a);
-  set_tls(e);
+  set_tls(a);
   set_interface(e);
   set_identity(a);
   set_what_is_asked(a);
@@ -106,8 +106,10 @@ void RequestSetup::set_transport(Attempt& a) const {
   ::curl_easy_setopt(a.easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(connect));
 }
 
-void RequestSetup::set_tls(CURL* e) const {
+void RequestSetup::set_tls(Attempt& a) const {
+  CURL* e = a.easy;
   if (!options_.ca_file.empty()) ::curl_easy_setopt(e, CURLOPT_CAINFO, options_.ca_file.c_str());
+  if (!a.server->origin) return;  // who we are is for the origin
   if (!options_.certificate_file.empty()) ::curl_easy_setopt(e, CURLOPT_SSLCERT, options_.certificate_file.c_str());
   if (!options_.key_file.empty()) ::curl_easy_setopt(e, CURLOPT_SSLKEY, options_.key_file.c_str());
 }

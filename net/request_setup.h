@@ -23,7 +23,7 @@ class RequestSetup {
 
  private:
   void set_transport(Attempt& a) const;
-  void set_tls(CURL* e) const;
+  void set_tls(Attempt& a) const;
   void set_identity(Attempt& a) const;
   void sign(Attempt& a) const;
   void set_what_is_asked(Attempt& a) const;

@@ -72,6 +72,10 @@ void ResponseHeader::take_line(std::string_view line) {
     accepts_ranges = lower(value) == "bytes";
   } else if (equals_ignoring_case(name, "x-amz-request-id")) {
     is_s3 = true;
+  } else if (equals_ignoring_case(name, "date")) {
+    date = value;
+  } else if (equals_ignoring_case(name, "server")) {
+    software = value;
   } else if (equals_ignoring_case(name, "alt-svc")) {
     alt_svc = value;
   } else if (equals_ignoring_case(name, "retry-after")) {

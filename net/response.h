@@ -27,6 +27,7 @@ struct ResponseHeader {
   std::string content_encoding;
   bool accepts_ranges = false;
   bool is_s3 = false;
+  std::string date, software;  // Date and Server, as sent
   std::optional<Duration> retry_after;
   std::string alt_svc;
 

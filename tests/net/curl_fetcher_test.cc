@@ -392,6 +392,32 @@ TEST_F(CurlFetcherTest, AFetchThatNeverGetsAConnectionIsGivenUpAfterThePatience)
   EXPECT_THAT(end_of(holds_it), Succeeds());
 }
 
+TEST_F(CurlFetcherTest, AFetchThatWaitsForConnectionsThatBringBytesIsNotGivenUp) {
+  options_.connections = 1;
+  server_.behave("a", {.times = 1, .bytes_per_second = 50'000});
+  const FetchId holds_it = start({0, 50'000});  // a second
+  FetchRequest r = request({50'000, 51'000});
+  r.patience = 300ms;
+  EXPECT_THAT(fetch(std::move(r)), Succeeds());
+  EXPECT_THAT(end_of(holds_it), Succeeds());
+}
+
+TEST_F(CurlFetcherTest, TheTurnOfOthersLeavesAFetchItsWholePatience) {
+  options_.connections = 1;
+  server_.behave("a", {.times = 1, .bytes_per_second = 50'000});
+  server_.put_bytes("silent", std::string(1000, 'x'));
+  const FetchId holds_it = start({0, 50'000});  // a second
+  server_.hold("silent");
+  const TimePoint begin = std::chrono::steady_clock::now();
+  FetchRequest r = request({0, 1000});
+  r.url = server_.url("silent");
+  r.patience = 300ms;
+  EXPECT_THAT(fetch(std::move(r)), FailsWith(ErrorCode::kTimedOut));
+  EXPECT_EQ(server_.requests("silent").size(), 1u);
+  EXPECT_GT(std::chrono::steady_clock::now() - begin, 1s);
+  EXPECT_THAT(end_of(holds_it), Succeeds());
+}
+
 // --- versions ------------------------------------------------------------------------------------------------------
 
 TEST_F(CurlFetcherTest, AKnownVersionGoesOutAsIfRange) {
@@ -489,6 +515,7 @@ TEST_F(CurlFetcherTest, AWholeBodyForAPartMeansNoRangesAndIsNotRead) {
 }
 
 TEST_F(CurlFetcherTest, AWholeBodyForTheWholeIsTaken) {
+  options_.hedge = false;  // a second request would be for a part
   EXPECT_THAT(fetch_with({.ignore_range = true}, {0, kSize}), Succeeds());
 }
 
@@ -1088,6 +1115,12 @@ TEST_F(CurlFetcherTest, ARedirectThatNeverEndsIsAnError) {
 TEST_F(CurlFetcherTest, ADocumentThatDoesNotComeIsGivenUpAfterThePatience) {
   server_.hold("d");
   EXPECT_THAT(get("d", false, kMiB, 300ms), FailsWith(ErrorCode::kTimedOut));
+}
+
+TEST_F(CurlFetcherTest, ASlowDocumentThatMovesIsNotGivenUp) {
+  server_.put_bytes("d", std::string(50'000, 'x'));
+  server_.behave("d", {.bytes_per_second = 50'000});  // a second
+  EXPECT_THAT(get("d", false, kMiB, 300ms), Succeeds());
 }
 
 // --- the end -------------------------------------------------------------------------------------------------------
