@@ -1,7 +1,5 @@
 #include "fs/manifest_source.h"
 
-#include <charconv>
-
 #include "base/log.h"
 #include "manifest/blake3.h"
 #include "manifest/signature.h"
@@ -12,6 +10,9 @@ namespace {
 
 // A head that could not be had anew is used on, and asked for again after so long.
 constexpr int64_t kAskAgainAfter = 5;
+
+// One that is in doubt is asked for no more often: a file that is wrong for good is read again and again by some.
+constexpr int64_t kDoubtedAfter = 1;
 
 // The segments of `url` below `root`, decoded.
 Result<std::vector<std::string>> path_below(std::string_view root, std::string_view url) {
@@ -40,7 +41,9 @@ ManifestSource::ManifestSource(ManifestOptions options, std::string root, std::u
       metrics_(metrics),
       all_(all),
       index_(index),
-      clock_(clock) {}
+      clock_(clock) {
+  if (const auto text = index_.host(record_key())) known_ = decode_known_manifest(*text);
+}
 
 // Those who wait hold their tree, and it them.
 ManifestSource::~ManifestSource() {
@@ -59,10 +62,20 @@ void ManifestSource::list(ListingRequest request) {
   post([this, r = std::make_shared<ListingRequest>(std::move(request))] { list_here(std::move(*r)); });
 }
 
+// A pinned manifest is another one than what stands in its place now.
+std::string ManifestSource::record_key() const {
+  return url_of(options_.pinned ? pinned_head_name(*options_.pinned) : std::string(kHeadName));
+}
+
+void ManifestSource::recall() const {
+  if (known_.sequence > 0 && options_.believed) options_.believed(known_);
+}
+
 void ManifestSource::list_here(ListingRequest request) {
   if (kind_ == Kind::kOther) return otherwise_->list(std::move(request));
   const int64_t age = clock_.unix_seconds() - checked_at_;
-  const bool fresh = age >= 0 && (age < options_.ttl || (failed_ && age < kAskAgainAfter));
+  const bool doubted = doubted_.load(std::memory_order_relaxed) && age >= kDoubtedAfter;
+  const bool fresh = age >= 0 && !doubted && (age < options_.ttl || (failed_ && age < kAskAgainAfter));
   if (tree_ != nullptr && (fresh || options_.pinned)) return list_in_tree(std::move(request));
   if (!asking_) ask_for_head(request);
   waiting_.push_back(std::move(request));
@@ -72,10 +85,11 @@ void ManifestSource::list_here(ListingRequest request) {
 
 void ManifestSource::ask_for_head(const ListingRequest& like) {
   asking_ = true;
+  doubted_.store(false, std::memory_order_relaxed);
   post_ = like.post;
   patience_ = like.patience;
   DocumentRequest request;
-  request.url = url_of(options_.pinned ? pinned_head_name(*options_.pinned) : std::string(kHeadName));
+  request.url = record_key();
   request.max_bytes = kMostHeadBytes;
   request.patience = patience_;
   ask_for_document(fetcher_, std::move(request), post_, [this](Result<Document> head) { head_came(std::move(head)); });
@@ -87,7 +101,7 @@ void ManifestSource::head_came(Result<Document> head) {
     // Whatever else is wrong with the server, the listing will tell.
     const bool is_none = !server_did_not_speak(head.error().code) && head.error().code != ErrorCode::kCancelled;
     if (is_none && kind_ == Kind::kUnknown && !options_.required) {
-      kind_ = Kind::kOther;
+      has_none();
     } else {
       failed_ = head.error();
       failed_->message = "the manifest cannot be had: " + failed_->message;
@@ -96,7 +110,7 @@ void ManifestSource::head_came(Result<Document> head) {
   }
   if (!head->body.starts_with("WORMHOLE") && kind_ == Kind::kUnknown && !options_.required) {
     asking_ = false;  // a page that the server sends for anything
-    kind_ = Kind::kOther;
+    has_none();
     return answer_waiting();
   }
   if (!options_.check_signature) {
@@ -115,7 +129,12 @@ void ManifestSource::head_came(Result<Document> head) {
                    });
 }
 
-void ManifestSource::signature_came(std::string head, Result<Document> signature) {
+void ManifestSource::has_none() {
+  kind_ = Kind::kOther;
+  if (options_.believed) options_.believed({});
+}
+
+void ManifestSource::signature_came(const std::string& head, Result<Document> signature) {
   asking_ = false;
   if (!signature) {
     failed_ = signature.error().code == ErrorCode::kNotFound
@@ -136,16 +155,19 @@ Status ManifestSource::take_head(std::string_view bytes, const std::string* sign
   }
   auto head = decode_head(bytes);
   if (!head) return fail(head.error());
-  const uint64_t highest = highest_sequence();
-  if (head->sequence < highest && !options_.pinned) {
+  if (head->sequence < known_.sequence && !options_.pinned) {
     return fail(ErrorCode::kStale, "{}: its manifest is older ({}) than one that was seen before ({}): not believed",
-                root_, head->sequence, highest);
+                root_, head->sequence, known_.sequence);
   }
   failed_.reset();
   kind_ = Kind::kManifest;
   checked_at_ = clock_.unix_seconds();
   if (tree_ != nullptr && hash == head_hash_) return {};
-  if (head->sequence > highest) index_.put_host(url_of(kHeadName), fmt::format("sequence={}", head->sequence));
+  if (auto now = known_manifest(*head); now != known_) {
+    known_ = std::move(now);
+    index_.put_host(record_key(), encode(known_));
+  }
+  if (options_.believed) options_.believed(known_);
   log::info("manifest: url={} sequence={} files={} bytes={} signed={}", root_, head->sequence, head->files, head->bytes,
             signature != nullptr);
   head_hash_ = hash;
@@ -156,15 +178,6 @@ Status ManifestSource::take_head(std::string_view bytes, const std::string* sign
   tree_ = std::make_shared<ManifestTree>(std::move(*head), pages, fetcher_, buffers_, metrics_, all_, patience_,
                                          [post = post_](Task task) { post(std::move(task)); });
   return {};
-}
-
-uint64_t ManifestSource::highest_sequence() const {
-  const auto known = index_.host(url_of(kHeadName));
-  constexpr std::string_view kName = "sequence=";
-  if (!known || !known->starts_with(kName)) return 0;
-  uint64_t value = 0;
-  std::from_chars(known->data() + kName.size(), known->data() + known->size(), value);
-  return value;
 }
 
 void ManifestSource::answer_waiting() {

@@ -5,11 +5,13 @@
 //   the signature  .wormhole/manifest.minisig, if a key is given: without a valid one nothing is believed
 //   the sequence   the highest that was ever seen of this tree: an older manifest with a valid signature is a rollback,
 //                  and not believed either
+//   what it says   of the root directory and of mirrors: the owner is told, and the index remembers it
 //   the pages      fs/manifest_tree.h
 //
-// Thread: list() from any; the rest where the request's `post` runs its tasks (the tree thread).
+// Thread: list() and doubt() from any; the rest where the request's `post` runs its tasks (the tree thread).
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -22,6 +24,7 @@
 #include "cache/index.h"
 #include "fs/all_readers.h"
 #include "fs/content.h"
+#include "fs/known_manifest.h"
 #include "fs/manifest_tree.h"
 #include "net/listing_source.h"
 
@@ -33,6 +36,9 @@ struct ManifestOptions {
   // Of the head's bytes and the text of the signature file. Empty: no signature is asked for.
   std::function<Status(std::string_view head, std::string_view signature)> check_signature;
   int64_t ttl = 60;  // seconds for which a head is believed
+  // Told of each manifest that is believed, and with sequence 0 of a tree that has none. Where list() calls back, or
+  // within recall().
+  std::function<void(const KnownManifest&)> believed;
 };
 
 class ManifestSource final : public ListingSource {
@@ -44,6 +50,12 @@ class ManifestSource final : public ListingSource {
   ~ManifestSource() override;
 
   void list(ListingRequest request) override;
+  // The head is asked for again, though it is younger than `ttl`.
+  void doubt() override { doubted_.store(true, std::memory_order_relaxed); }
+
+  // Tells the owner of the manifest that the index remembers, if there is one: a mount that knows its listings, or
+  // cannot ask for them, may long do without another. Before the first list(); from any thread.
+  void recall() const;
 
  private:
   enum class Kind : uint8_t { kUnknown, kManifest, kOther };
@@ -51,14 +63,15 @@ class ManifestSource final : public ListingSource {
   void list_here(ListingRequest request);
   void ask_for_head(const ListingRequest& like);
   void head_came(Result<Document> head);
-  void signature_came(std::string head, Result<Document> signature);
+  void signature_came(const std::string& head, Result<Document> signature);
   Status take_head(std::string_view bytes, const std::string* signature);
+  void has_none();
   void answer_waiting();
   void list_in_tree(ListingRequest request);
   static Listing listing_of_entries(std::vector<ManifestEntry> entries, bool is_root,
                                     const std::shared_ptr<const TreesFile>& trees);
   std::string url_of(std::string_view name) const;
-  uint64_t highest_sequence() const;
+  std::string record_key() const;
 
   const ManifestOptions options_;
   const std::string root_;
@@ -71,12 +84,14 @@ class ManifestSource final : public ListingSource {
   const Clock& clock_;
 
   Kind kind_ = Kind::kUnknown;
+  KnownManifest known_;  // what the index has of it
   std::shared_ptr<ManifestTree> tree_;
   std::vector<std::weak_ptr<ManifestTree>> older_;  // that still answer somebody
   std::shared_ptr<const TreesFile> trees_;
   Hash256 head_hash_;
   int64_t checked_at_ = 0;  // the head, seconds since the epoch
   bool asking_ = false;
+  std::atomic<bool> doubted_{false};
   std::optional<Error> failed_;  // the last time that the head was asked for
   std::vector<ListingRequest> waiting_;
   std::function<bool(Task)> post_;

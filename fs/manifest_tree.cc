@@ -1,6 +1,7 @@
 #include "fs/manifest_tree.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/log.h"
 
@@ -142,7 +143,8 @@ void ManifestTree::gather(const std::shared_ptr<Walk>& walk, const DirectoryPage
     if (++walk->levels > kMostLevels) return finish(walk, fail(ErrorCode::kCorrupt, "manifest: pages without end"));
     // They are asked for at once, as many as will be kept.
     size_t ahead = 0;
-    for (auto child = page.children.rbegin(); child != page.children.rend(); ++child) walk->next.push_back(child->page);
+    std::transform(page.children.rbegin(), page.children.rend(), std::back_inserter(walk->next),
+                   [](const auto& child) { return child.page; });
     for (const auto& child : page.children) {
       if (!pages_.contains(child.page.hash) && ++ahead < kKeptWindows / 2) window(window_of(child.page), {});
     }
@@ -161,7 +163,7 @@ void ManifestTree::finish(const std::shared_ptr<Walk>& walk, Result<std::vector<
 
 // --- pages ---------------------------------------------------------------------------------------------------------
 
-void ManifestTree::page(const PageRef& ref, PageDone done) {
+void ManifestTree::page(const PageRef& ref, const PageDone& done) {
   if (const auto it = pages_.find(ref.hash); it != pages_.end()) {
     used_pages_.splice(used_pages_.end(), used_pages_, it->second.place);
     return done(it->second.page);

@@ -57,7 +57,7 @@ class ManifestTree : public std::enable_shared_from_this<ManifestTree> {
   void gather(const std::shared_ptr<Walk>& walk, const DirectoryPage& page);
   static void finish(const std::shared_ptr<Walk>& walk, Result<std::vector<ManifestEntry>> result);
 
-  void page(const PageRef& ref, PageDone done);
+  void page(const PageRef& ref, const PageDone& done);
   void load(const PageRef& ref, const PageDone& done, int attempt);
   void remember(const PageRef& ref, PageRefPtr page);
 

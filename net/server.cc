@@ -28,9 +28,10 @@ std::string moved(const std::string& url, const Url& from, const Url& to) {
 
 }  // namespace
 
-Server::Server(Url at, bool is_origin, HttpVersion http, const HostProfile& known, int most, bool fixed)
+Server::Server(Url at, ServerRole is, HttpVersion http, const HostProfile& known, int most, bool fixed)
     : base(std::move(at)),
-      origin(is_origin),
+      role(is),
+      origin(is == ServerRole::kOrigin),
       fixed_connections(fixed ? most : 0),
       controller(known.connections > 0 ? known.connections : kFirstConnections, most),
       meter(known.rate, known.round_trip),
@@ -63,14 +64,16 @@ double Server::expected_seconds(uint64_t bytes, const Server& like) const {
   return std::chrono::duration<double>(trip).count() + static_cast<double>(outstanding + bytes) / rate;
 }
 
-Server* choose_server(const std::vector<std::unique_ptr<Server>>& servers, const std::string& url, uint64_t bytes,
-                      const Server* avoid, TimePoint now) {
+Server* choose_server(const std::vector<std::unique_ptr<Server>>& servers, const Wish& wish, const Server* avoid,
+                      TimePoint now) {
   Server* best = nullptr;
   double best_seconds = 0;
   for (const auto& s : servers) {
-    if (s->lacks.contains(url) || !s->breaker.allows(now)) continue;
-    double seconds = s->expected_seconds(bytes, *servers.front());
+    if (s->role == ServerRole::kContentMirror && (!wish.by_content || !s->named)) continue;
+    if (s->lacks.contains(wish.url) || !s->breaker.allows(now)) continue;
+    double seconds = s->expected_seconds(wish.bytes, *servers.front());
     if (s.get() == avoid) seconds += 1e6;
+    if (s->wrong.contains(wish.url)) seconds += 1e6;
     if (best == nullptr || seconds < best_seconds) {
       best = s.get();
       best_seconds = seconds;

@@ -25,9 +25,16 @@ namespace wormhole {
 // parts, for what is fetched on an idle wire, for small files ahead of a reader.
 enum class RequestKind : uint8_t { kSmall, kLarge, kIdle, kAhead };
 
+// What a server is believed.
+enum class ServerRole : uint8_t {
+  kOrigin,         // everything
+  kMirror,         // bytes of the version that the origin has; names while the origin is away
+  kContentMirror,  // bytes that whoever asks checks himself (FetchRequest::by_content): a manifest names it
+};
+
 struct Server {
   // `most`: bound on the connections; `fixed`: use just as many.
-  Server(Url at, bool is_origin, HttpVersion http, const HostProfile& known, int most, bool fixed);
+  Server(Url at, ServerRole is, HttpVersion http, const HostProfile& known, int most, bool fixed);
 
   // Where a file of the origin is on this server.
   std::string url_of(const std::string& origin_url, const Url& origin) const;
@@ -59,6 +66,7 @@ struct Server {
   double expected_seconds(uint64_t bytes, const Server& like) const;
 
   const Url base;
+  const ServerRole role;
   const bool origin;
   const int fixed_connections;  // 0: the controller decides
   ConnectionController controller;
@@ -74,15 +82,36 @@ struct Server {
   int idle_ending = 0;                     // of the idle lane's likewise
   uint64_t outstanding = 0;                // bytes that they are still to bring
   uint64_t received = 0;                   // since the last measurement
+  uint64_t received_in_all = 0;            // bytes of bodies
   std::array<uint64_t, 4> recent_rates{};  // of the last measurements, bytes per second
   size_t measurements = 0;
   bool used = false;            // has answered at least once
-  std::set<std::string> lacks;  // URLs of the origin that this mirror has in another version, or not at all
+  bool named = true;            // false: no manifest names it any more, and it gets no more requests
+  std::set<std::string> lacks;  // URLs of the origin that it has in another version, or not at all
+  std::set<std::string> wrong;  // URLs of the origin of which it has sent bytes that were wrong
 };
 
-// The one that would bring `bytes` soonest, among those that may be asked; nullptr when none may. `avoid` is taken only
-// if there is no other. A mirror without measurements counts as fast as the origin: so it gets work, and is measured.
-Server* choose_server(const std::vector<std::unique_ptr<Server>>& servers, const std::string& url, uint64_t bytes,
-                      const Server* avoid, TimePoint now);
+// One of the servers as it is now.
+struct ServerState {
+  std::string url;  // for display
+  ServerRole role = ServerRole::kOrigin;
+  bool rests = false;       // it has failed, and is left alone for a while
+  uint64_t received = 0;    // bytes of bodies
+  size_t files_lacked = 0;  // that it has not, or in another version
+  size_t files_wrong = 0;   // of which it has sent bytes that were wrong
+};
+
+// What is to be asked for.
+struct Wish {
+  const std::string& url;   // of the origin
+  uint64_t bytes = 0;       // 0: not known
+  bool by_content = false;  // as in FetchRequest
+};
+
+// The one that would bring it soonest, among those that may be asked; nullptr when none may. `avoid`, and who has sent
+// wrong bytes of it, is taken only if there is no other. A mirror without measurements counts as fast as the origin: so
+// it gets work, and is measured.
+Server* choose_server(const std::vector<std::unique_ptr<Server>>& servers, const Wish& wish, const Server* avoid,
+                      TimePoint now);
 
 }  // namespace wormhole

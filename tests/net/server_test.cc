@@ -15,11 +15,11 @@ Url url(const char* text) { return *Url::parse(text); }
 class ServersTest : public ::testing::Test {
  protected:
   ServersTest() {
-    add("http://origin.example/tree/", true);
-    add("https://mirror.example/pub/tree", false);
+    add("http://origin.example/tree/", ServerRole::kOrigin);
+    add("https://mirror.example/pub/tree", ServerRole::kMirror);
   }
-  void add(const char* base, bool origin) {
-    servers_.push_back(std::make_unique<Server>(url(base), origin, HttpVersion::kAuto, HostProfile{}, 64, false));
+  void add(const char* base, ServerRole role) {
+    servers_.push_back(std::make_unique<Server>(url(base), role, HttpVersion::kAuto, HostProfile{}, 64, false));
   }
   void has_rate(Server& s, double rate) {
     for (int i = 0; i < 10; ++i) {
@@ -27,11 +27,14 @@ class ServersTest : public ::testing::Test {
       s.meter.observe(static_cast<uint64_t>(rate / 10), LinkMeter::Load::kSaturated, now_);
     }
   }
-  Server* choose(const Server* avoid = nullptr) { return choose_server(servers_, kFile, 1 << 20, avoid, now_); }
+  Server* choose(const Server* avoid = nullptr, bool by_content = false) {
+    return choose_server(servers_, {file_, 1 << 20, by_content}, avoid, now_);
+  }
   Server& origin() { return *servers_[0]; }
   Server& mirror() { return *servers_[1]; }
 
   static constexpr const char* kFile = "http://origin.example/tree/a/b%20c";
+  const std::string file_ = kFile;
   std::vector<std::unique_ptr<Server>> servers_;
   TimePoint now_ = TimePoint{} + 1h;
 };
@@ -140,6 +143,28 @@ TEST(HostProfileTest, WhatIsNoneIsRefused) {
 TEST(HostProfileTest, ValuesThatNoServerHasAreCut) {
   EXPECT_EQ(decode_host_profile("connections=100000")->connections, 256);
   EXPECT_EQ(decode_host_profile("round_trip_us=999999999999")->round_trip, 60s);
+}
+
+TEST_F(ServersTest, AMirrorOfAManifestBringsWhatIsCheckedAndNothingElse) {
+  add("http://named.example/", ServerRole::kContentMirror);
+  Server& named = *servers_[2];
+  has_rate(origin(), 1e6);
+  has_rate(mirror(), 1e6);
+  has_rate(named, 50e6);
+  EXPECT_NE(choose(), &named);
+  EXPECT_EQ(choose(nullptr, true), &named);
+  named.named = false;
+  EXPECT_NE(choose(nullptr, true), &named);
+}
+
+TEST_F(ServersTest, WhoHasSentWrongBytesOfAFileIsAskedForItLast) {
+  has_rate(origin(), 1e6);
+  has_rate(mirror(), 50e6);
+  mirror().wrong.insert(kFile);
+  EXPECT_EQ(choose(nullptr, true), &origin());
+  origin().wrong.insert(kFile);
+  EXPECT_EQ(choose(&mirror(), true), &origin());
+  EXPECT_EQ(choose(&origin(), true), &mirror());
 }
 
 }  // namespace
