@@ -5,13 +5,14 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "fs/succession.h"
 
 namespace wormhole {
 namespace {
 
-// Directory entries that stay in memory, about 100 bytes each: the listings of a working set of a source tree, in 20
-// MiB.
-constexpr size_t kCachedEntries = 200'000;
+// Directory entries that stay in memory, about 170 bytes each and 250 of a manifest: the listings of a working set of a
+// source tree, in 25 MiB. What is beyond is read from the index.
+constexpr size_t kCachedEntries = 100'000;
 
 // After the server could not be reached, how long nobody asks it for listings: each attempt may cost a reader a
 // connect timeout.
@@ -20,6 +21,10 @@ constexpr Duration kAskAgainAfter = std::chrono::seconds(5);
 // How long somebody waits for news when something older is at hand: several round trips of any path, and no more than a
 // person at a prompt puts up with.
 constexpr Duration kPatienceWithOld = std::chrono::seconds(1);
+
+// After somebody has waited for so long, how long nobody else does: who goes through a tree would wait in each of its
+// directories.
+constexpr Duration kSlowFor = std::chrono::seconds(5);
 
 NodeRef make_root_node(Ino ino) {
   auto node = std::make_shared<Node>();
@@ -68,6 +73,23 @@ void Catalog::directory(NodeRef directory, DirectoryDone done) {
   }
 }
 
+void Catalog::open_directory(NodeRef directory, OpenedDone done) {
+  if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) return done(OpenedDirectory{known, {}});
+  const auto opener = std::make_shared<OpenedDone>(std::move(done));
+  const bool posted = mailbox_.post([this, directory = std::move(directory), opener] {
+    load(directory, [opener](const Result<DirectoryRef>& listing) {
+      if (!*opener) return;  // has had the first pages
+      OpenedDone waiting = std::exchange(*opener, {});
+      listing ? waiting(OpenedDirectory{*listing, {}}) : waiting(fail(listing.error()));
+    });
+    const auto it = renewals_.find(directory->ino);
+    if (!*opener || it == renewals_.end()) return;
+    if (it->second.arriving) return std::exchange(*opener, {})(OpenedDirectory{{}, it->second.arriving});
+    it->second.openers.push_back(opener);
+  });
+  if (!posted) (*opener)(fail(ErrorCode::kCancelled, "the mount is ending"));
+}
+
 bool Catalog::suffices(const DirectoryEntry& e, Need need) {
   if (e.type != EntryType::kFile || e.content) return true;  // a manifest tells everything
   if (!e.size || e.gone) return false;
@@ -75,7 +97,9 @@ bool Catalog::suffices(const DirectoryEntry& e, Need need) {
 }
 
 void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone done) {
-  if (DirectoryRef known = cached(directory->ino); known && is_fresh(*known)) {
+  // In this order: what was noted is in memory.
+  const bool settled = distrusting_.load() == 0;
+  if (DirectoryRef known = cached(directory->ino); settled && known && is_fresh(*known)) {
     const DirectoryEntry* e = known->find(name);
     if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
     if (suffices(*e, need)) return done(*e);
@@ -88,6 +112,8 @@ void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone don
   };
   const auto asked = std::make_shared<Asked>(Asked{std::move(directory), std::move(name), need, std::move(done)});
   const bool posted = mailbox_.post([this, asked] {
+    if (const DirectoryEntry* e = find_shown(asked->directory->ino, asked->name); e && suffices(*e, asked->need))
+      return asked->done(*e);
     load(asked->directory, [this, asked](Result<DirectoryRef> listing) {
       if (!listing) return asked->done(fail(listing.error()));
       resolve_entry(asked->directory, *listing, asked->name, asked->need, std::move(asked->done));
@@ -96,7 +122,7 @@ void Catalog::find(NodeRef directory, std::string name, Need need, EntryDone don
   if (!posted) asked->done(fail(ErrorCode::kCancelled, "the mount is ending"));
 }
 
-void Catalog::confirm(NodeRef file, StatusDone done) {
+void Catalog::confirm(const NodeRef& file, StatusDone done) {
   auto shared = std::make_unique<StatusDone>(std::move(done));
   const Ino ino = file->ino;
   find(file->parent, file->name, Need::kVersion, [ino, done = std::move(shared)](Result<DirectoryEntry> now) mutable {
@@ -106,7 +132,7 @@ void Catalog::confirm(NodeRef file, StatusDone done) {
   });
 }
 
-void Catalog::confirm_if_read(NodeRef file, ConfirmedDone done) {
+void Catalog::confirm_if_read(const NodeRef& file, ConfirmedDone done) {
   auto shared = std::make_unique<ConfirmedDone>(std::move(done));
   const Ino ino = file->ino;
   find(file->parent, file->name, Need::kVersionIfRead,
@@ -118,21 +144,10 @@ void Catalog::confirm_if_read(NodeRef file, ConfirmedDone done) {
 }
 
 void Catalog::distrust(NodeRef file) {
+  ++distrusting_;
   mailbox_.post([this, file = std::move(file)] {
-    fold(file->parent->ino);
-    const DirectoryRef known = newest(file->parent->ino);
-    if (known == nullptr) return;
-    auto changed = std::make_shared<Directory>(*known);
-    DirectoryEntry* e = changed->find(file->name);
-    if (e == nullptr || e->ino != file->ino) return;
-    // What a manifest says is not the server's to change: only a newer one does, and it is asked for with the listing.
-    if (e->content) {
-      changed->fetched_at = 0;
-      return remember(std::move(changed));
-    }
-    e->doubtful = e->gone = true;
-    index_.put_directory(changed->ino, encode(*changed));
-    remember(std::move(changed));
+    note_gone(file);
+    --distrusting_;
   });
 }
 
@@ -205,6 +220,7 @@ void Catalog::run() {
   while (!learnt_.empty()) fold(learnt_.begin()->first);
   for (auto& [ino, renewal] : renewals_) {
     for (auto& done : renewal.waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
+    if (renewal.arriving) renewal.arriving->end(fail(ErrorCode::kCancelled, "the mount is ending"));
   }
   for (auto& [url, waiters] : asked_about_) {
     for (auto& done : waiters) done(fail(ErrorCode::kCancelled, "the mount is ending"));
@@ -221,6 +237,31 @@ void Catalog::note_reachable(bool reachable) {
   } else {
     log::warn("the server cannot be reached, what is known stays valid: url={}", root_.url.display());
   }
+}
+
+void Catalog::note_gone(const NodeRef& file) {
+  fold(file->parent->ino);
+  const DirectoryRef known = newest(file->parent->ino);
+  if (known == nullptr) {
+    const auto renewal = renewals_.find(file->parent->ino);
+    if (renewal == renewals_.end()) return;
+    const auto shown = renewal->second.shown.find(file->name);
+    if (shown != renewal->second.shown.end() && shown->second.entry->ino == file->ino) shown->second.gone = true;
+    return;
+  }
+  auto changed = std::make_shared<Directory>(*known);
+  DirectoryEntry* e = changed->find(file->name);
+  if (e == nullptr || e->ino != file->ino) return;
+  changed->etag.clear();  // the listing that it names is behind
+  // What a manifest says is not the server's to change: only a newer one does, and it is asked for with the listing.
+  if (e->content) {
+    listings_.doubt();
+    changed->fetched_at = 0;
+    return remember(std::move(changed));
+  }
+  e->doubtful = e->gone = true;
+  index_.put_directory(changed->ino, encode(*changed));
+  remember(std::move(changed));
 }
 
 void Catalog::load(NodeRef directory, DirectoryDone done) {
@@ -240,8 +281,15 @@ void Catalog::load(NodeRef directory, DirectoryDone done) {
   }
   // offline = off: an old listing is no answer.
   Renewal& renewal = renewals_[ino];
+  renewal.began = clock_.now();
+  renewal.is_first = known == nullptr;
   renewal.may_use_known = known != nullptr && options_.offline == OfflineMode::kAuto;
-  renewal.use_known_at = clock_.now() + kPatienceWithOld;
+  const bool slow = clock_.now() < slow_until_;
+  renewal.use_known_at = renewal.began + (slow ? Duration::zero() : kPatienceWithOld);
+  if (slow && renewal.may_use_known) {
+    fetch_listing(std::move(directory));
+    return done(known);
+  }
   renewal.waiters.push_back(std::move(done));
   fetch_listing(std::move(directory));
 }
@@ -251,11 +299,14 @@ void Catalog::fetch_listing(NodeRef directory) {
   if (root_.file) return ask_about_single_file(std::move(directory));
   ListingRequest request;
   request.directory = url_of(*directory);
+  if (const DirectoryRef known = newest(directory->ino)) request.etag = known->etag;
   request.patience = options_.patience;
   request.post = [this](Task task) { return mailbox_.post(std::move(task)); };
-  request.done = [this, directory, asked_at = clock_.unix_seconds()](Result<Listing> listing) {
+  request.arrived = [this, directory](const std::vector<ListedEntry>& entries) { page_arrived(directory, entries); };
+  request.done = [this, directory, etag = request.etag, asked_at = clock_.unix_seconds()](Result<Listing> listing) {
     if (!listing) return listing_failed(directory, listing.error());
     note_reachable(true);
+    if (listing->unchanged) return listing_unchanged(directory, etag, asked_at);
     listing_arrived(directory, std::move(*listing), asked_at);
   };
   listings_.list(std::move(request));
@@ -272,7 +323,61 @@ void Catalog::listing_arrived(const NodeRef& directory, Listing listing, int64_t
   // Merged into what is known now: a HEAD or a reader may have told more since the listing was asked for.
   fold(directory->ino);
   const DirectoryRef known = newest(directory->ino);
-  publish(directory, merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate));
+  MergeResult merged = merge_listing(known.get(), directory->ino, std::move(listing), asked_at, allocate);
+  complete_arriving(directory->ino, merged.directory);
+  publish(directory, std::move(merged));
+}
+
+void Catalog::page_arrived(const NodeRef& directory, const std::vector<ListedEntry>& entries) {
+  const auto it = renewals_.find(directory->ino);
+  if (it == renewals_.end() || !it->second.is_first) return;
+  Renewal& renewal = it->second;
+  const ArrivingRef arriving = renewal.arriving ? renewal.arriving : std::make_shared<ArrivingDirectory>();
+  Listing page;
+  page.entries = entries;
+  const size_t before = renewal.shown.size();
+  arriving->add(merge_listing(nullptr, directory->ino, std::move(page), clock_.unix_seconds(), [this] {
+                  return index_.allocate_ino();
+                }).directory.entries);
+  for (size_t place = before; const DirectoryEntry* e = arriving->at(place); ++place)
+    renewal.shown.emplace(e->name, Renewal::Shown{e});
+  renewal.arriving = arriving;
+  for (const auto& opener : std::exchange(renewal.openers, {})) {
+    if (*opener) std::exchange(*opener, {})(OpenedDirectory{{}, arriving});
+  }
+}
+
+// What was shown has its numbers, and what a reader has found out since counts.
+void Catalog::complete_arriving(Ino ino, Directory& directory) {
+  const auto it = renewals_.find(ino);
+  if (it == renewals_.end() || !it->second.arriving) return;
+  std::vector<DirectoryEntry> rest;
+  for (DirectoryEntry& e : directory.entries) {
+    const auto shown = it->second.shown.find(e.name);
+    if (shown == it->second.shown.end()) {
+      rest.push_back(e);
+    } else if (shown->second.entry->type == e.type) {
+      e.ino = shown->second.entry->ino;
+      e.doubtful = e.gone = shown->second.gone;
+    }
+  }
+  it->second.arriving->add(std::move(rest));
+}
+
+// Null: not there yet, or not as it was shown any more.
+const DirectoryEntry* Catalog::find_shown(Ino directory, const std::string& name) const {
+  const auto renewal = renewals_.find(directory);
+  if (renewal == renewals_.end()) return nullptr;
+  const auto shown = renewal->second.shown.find(name);
+  return shown == renewal->second.shown.end() || shown->second.gone ? nullptr : shown->second.entry;
+}
+
+// What the server had then may not be what is known now: a reader may have found another version meanwhile.
+void Catalog::listing_unchanged(const NodeRef& directory, const std::string& etag, int64_t asked_at) {
+  fold(directory->ino);
+  const DirectoryRef known = newest(directory->ino);
+  if (known == nullptr || known->etag != etag) return fetch_listing(directory);
+  publish(directory, {merge_unchanged(*known, asked_at), {}, {}});
 }
 
 void Catalog::ask_about_single_file(NodeRef directory) {
@@ -305,11 +410,14 @@ void Catalog::single_file_arrived(const NodeRef& directory, const Document& docu
 }
 
 void Catalog::publish(const NodeRef& directory, MergeResult merged) {
+  const std::vector<Ino> unused = settle_succession(index_, &merged);
   auto snapshot = std::make_shared<const Directory>(std::move(merged.directory));
-  write_directory(*snapshot, merged.superseded, merged.successions);
+  std::vector<Ino> superseded;
+  for (const DirectoryEntry& old : merged.superseded) superseded.push_back(old.ino);
+  write_directory(*snapshot, superseded, merged.successions);
   remember(snapshot);
   answer(directory->ino, DirectoryRef(snapshot));
-  if (!merged.superseded.empty()) on_superseded_(merged.superseded);
+  if (!unused.empty()) on_superseded_(unused);
 }
 
 // A pin is the name's: it goes over to the new version. The new one is pinned before the directory shows it, and the
@@ -345,9 +453,19 @@ void Catalog::listing_failed(const NodeRef& directory, const Error& error) {
 void Catalog::answer(Ino ino, const Result<DirectoryRef>& result) {
   auto it = renewals_.find(ino);
   if (it == renewals_.end()) return;
-  std::vector<DirectoryDone> waiters = std::move(it->second.waiters);
+  Renewal renewal = std::move(it->second);
   renewals_.erase(it);
-  for (DirectoryDone& done : waiters) done(result);
+  if (result && clock_.now() - renewal.began < kPatienceWithOld) slow_until_ = {};
+  for (DirectoryDone& done : renewal.waiters) done(result);
+  if (!renewal.arriving) return;
+  renewal.arriving->end(result ? Status{} : fail(result.error()));
+  if (result) return;
+  // No directory will name these numbers.
+  std::vector<Ino> lost;
+  for (const auto& [name, shown] : renewal.shown) {
+    if (shown.entry->type == EntryType::kFile) lost.push_back(shown.entry->ino);
+  }
+  on_superseded_(lost);
 }
 
 // Whoever has waited long enough for a slow server gets the old listing; the fetch goes on.
@@ -358,6 +476,7 @@ void Catalog::use_known_where_due() {
     if (!renewal.may_use_known || now < renewal.use_known_at) continue;
     const DirectoryRef known = newest(ino);
     if (known == nullptr) continue;
+    if (!renewal.waiters.empty()) slow_until_ = now + kSlowFor;
     for (DirectoryDone& done : renewal.waiters) due.emplace_back(std::move(done), known);
     renewal.waiters.clear();
   }
@@ -381,10 +500,10 @@ void Catalog::resolve_entry(NodeRef directory, const DirectoryRef& listing, cons
   if (e == nullptr) return done(fail(ErrorCode::kNotFound, "{}: no such entry", name));
   if (suffices(*e, need)) return done(*e);
   if (!may_ask() && e->size && options_.offline != OfflineMode::kOff && !e->gone) return done(*e);
-  ask_about(std::move(directory), *e, std::move(done));
+  ask_about(directory, *e, std::move(done));
 }
 
-void Catalog::ask_about(NodeRef directory, const DirectoryEntry& e, EntryDone done) {
+void Catalog::ask_about(const NodeRef& directory, const DirectoryEntry& e, EntryDone done) {
   Node file;
   file.type = EntryType::kFile;
   file.name = e.name;
@@ -402,7 +521,7 @@ void Catalog::ask_about(NodeRef directory, const DirectoryEntry& e, EntryDone do
   });
 }
 
-void Catalog::head_arrived(NodeRef directory, const std::string& name, Result<Document> document) {
+void Catalog::head_arrived(const NodeRef& directory, const std::string& name, Result<Document> document) {
   Node file;
   file.name = name;
   file.parent = directory;
@@ -451,6 +570,7 @@ Result<DirectoryEntry> Catalog::apply_head(const DirectoryRef& listing, const st
   fold(listing->ino);
   auto changed = std::make_shared<Directory>(*newest(listing->ino));
   *changed->find(name) = e;
+  changed->etag.clear();  // the listing that it names is behind
   write_directory(*changed, {old}, {{old, e.ino}});
   remember(std::move(changed));
   on_superseded_({old});

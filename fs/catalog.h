@@ -2,6 +2,8 @@
 // believed.
 //
 //   directory   the snapshot of a directory, not older than `ttl` if the server can be asked
+//   open_directory
+//               the same for who shows names as they come: of one that was never listed, what arrives page by page
 //   entry       one name in it, with everything that a stat needs: a HEAD where the listing does not tell
 //   confirm     is this file still the version that its node names? Before an open; a HEAD where the listing leaves
 //   doubt
@@ -11,7 +13,8 @@
 //
 // A listing older than `ttl` is fetched again when somebody asks. A server that cannot be reached leaves the old one
 // valid (offline = auto), and is not asked again for a few seconds; one that is slow to answer is waited for a moment,
-// then the old one is used, and the new one replaces it when it comes. Requests for one directory share one fetch.
+// then the old one is used, and the new one replaces it when it comes. After such a wait nobody waits for listings of
+// which there are old ones, until one has come soon. Requests for one directory share one fetch.
 //
 // Thread: the functions from any; answers come on the caller's thread when memory has them, else on the tree thread,
 // which owns what is under way. No lock is held while answering.
@@ -30,6 +33,7 @@
 #include "base/metrics.h"
 #include "base/thread_annotations.h"
 #include "cache/index.h"
+#include "fs/arriving_directory.h"
 #include "fs/directory.h"
 #include "fs/inode_table.h"
 #include "net/fetcher.h"
@@ -47,7 +51,7 @@ enum class OfflineMode : uint8_t {
 struct CatalogOptions {
   int64_t ttl = 60;  // seconds for which a listing is believed
   OfflineMode offline = OfflineMode::kAuto;
-  Duration patience = std::chrono::seconds(30);  // how long somebody may wait for a listing of which nothing is known
+  Duration patience = std::chrono::seconds(30);  // how long nothing may arrive of a listing before it has failed
 };
 
 class Catalog {
@@ -71,15 +75,21 @@ class Catalog {
 
   // Errors (for all three): kNotFound; what the fetcher says when nothing is known; kCancelled.
   void directory(NodeRef directory, DirectoryDone done);
+  struct OpenedDirectory {  // one of the two
+    DirectoryRef snapshot;
+    ArrivingRef arriving;
+  };
+  using OpenedDone = UniqueFunction<void(Result<OpenedDirectory>)>;
+  void open_directory(NodeRef directory, OpenedDone done);
   void entry(NodeRef directory, std::string name, EntryDone done) {
     find(std::move(directory), std::move(name), Need::kAttributes, std::move(done));
   }
   // kStale when the name has another version now, or is gone.
-  void confirm(NodeRef file, StatusDone done);
+  void confirm(const NodeRef& file, StatusDone done);
   // The same, without a HEAD for a small file in doubt that nobody has read yet: false. The response that brings its
   // bytes fixes its version, and a HEAD before it would tell nothing that this does not.
   using ConfirmedDone = UniqueFunction<void(Result<bool>)>;
-  void confirm_if_read(NodeRef file, ConfirmedDone done);
+  void confirm_if_read(const NodeRef& file, ConfirmedDone done);
 
   // A read has found that the server has another version of this file: the next entry() or confirm() asks.
   void distrust(NodeRef file);
@@ -122,6 +132,11 @@ class Catalog {
   void load(NodeRef directory, DirectoryDone done);
   void fetch_listing(NodeRef directory);
   void listing_arrived(const NodeRef& directory, Listing listing, int64_t asked_at);
+  void note_gone(const NodeRef& file);
+  void page_arrived(const NodeRef& directory, const std::vector<ListedEntry>& entries);
+  void complete_arriving(Ino ino, Directory& directory);
+  const DirectoryEntry* find_shown(Ino directory, const std::string& name) const;
+  void listing_unchanged(const NodeRef& directory, const std::string& etag, int64_t asked_at);
   void ask_about_single_file(NodeRef directory);
   void single_file_arrived(const NodeRef& directory, const Document& document, int64_t asked_at);
   void publish(const NodeRef& directory, MergeResult merged);
@@ -131,8 +146,8 @@ class Catalog {
   void use_known_where_due();
   TimePoint next_wake() const;
   void listing_failed(const NodeRef& directory, const Error& error);
-  void ask_about(NodeRef directory, const DirectoryEntry& entry, EntryDone done);
-  void head_arrived(NodeRef directory, const std::string& name, Result<Document> document);
+  void ask_about(const NodeRef& directory, const DirectoryEntry& entry, EntryDone done);
+  void head_arrived(const NodeRef& directory, const std::string& name, Result<Document> document);
   Result<DirectoryEntry> apply_head(const DirectoryRef& listing, const std::string& name, const RemoteFile& file);
   const DirectoryEntry* find_newest(const Directory& listing, const std::string& name) const;
   void learn(const Directory& listing, DirectoryEntry entry);
@@ -154,6 +169,9 @@ class Catalog {
   const OnSuperseded on_superseded_;
 
   std::atomic<bool> reachable_{true};
+  // Of so many files a reader has found another version, which the tree thread has not noted yet. He has his error by
+  // then, opens the file again, and must not be given the same one: meanwhile memory is no answer.
+  std::atomic<int> distrusting_{0};
 
   // Recently used directories.
   mutable Mutex mutex_;
@@ -167,10 +185,20 @@ class Catalog {
 
   // The tree thread's.
   bool stopping_ = false;
-  struct Renewal {               // a listing that is being fetched
+  struct Renewal {  // a listing that is being fetched
+    TimePoint began;
+    bool is_first = false;       // nothing is known yet: what arrives may be shown
     bool may_use_known = false;  // there is an old one, and it is an answer
     TimePoint use_known_at;      // from then on nobody waits who could have the old one
     std::vector<DirectoryDone> waiters;
+    std::vector<std::shared_ptr<OpenedDone>> openers;  // of those who wait; empty functions have been answered
+    // What came in pages so far, by name, and of which of them a reader has found another version since.
+    struct Shown {
+      const DirectoryEntry* entry;
+      bool gone = false;
+    };
+    ArrivingRef arriving;
+    std::unordered_map<std::string_view, Shown> shown;
   };
   std::unordered_map<Ino, Renewal> renewals_;
   std::unordered_map<std::string, std::vector<EntryDone>> asked_about_;  // for a HEAD, by URL
@@ -182,6 +210,7 @@ class Catalog {
   };
   std::unordered_map<Ino, Learnt> learnt_;
   TimePoint ask_again_at_{};
+  TimePoint slow_until_{};  // until then nobody waits for the server who could have the old listing
 
   Mailbox mailbox_;
   std::thread thread_;

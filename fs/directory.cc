@@ -9,8 +9,9 @@ namespace {
 constexpr uint64_t kUnknownSize = ~uint64_t{0};
 constexpr uint8_t kDoubtful = 1;
 constexpr uint8_t kGone = 2;
-constexpr uint8_t kHasFacts = 4;    // of a manifest: EncodedFacts follow the name
-constexpr uint8_t kHasContent = 8;  // hash and place of the tree follow these
+constexpr uint8_t kHasFacts = 4;         // of a manifest: EncodedFacts follow the name
+constexpr uint8_t kHasContent = 8;       // hash and place of the tree follow these
+constexpr uint8_t kHasPredecessor = 16;  // hash, size and number of the version before follow these
 
 // The fixed part of an entry's bytes; the name follows.
 struct EncodedEntry {
@@ -33,14 +34,16 @@ struct EncodedFacts {
 };
 static_assert(sizeof(EncodedFacts) == 8);
 
-// The URL of the trees follows.
+// The URL of the trees and the ETag follow.
 struct EncodedHeader {
   int64_t fetched_at;
   uint64_t count;
   uint64_t trees_size;
   uint64_t trees_url_length;
+  uint64_t etag_length;
 };
-static_assert(sizeof(EncodedHeader) == 32);
+static_assert(sizeof(EncodedHeader) == 40);
+static_assert(sizeof(Predecessor) == 48);
 
 template <typename T>
 void append(std::string& out, const T& value) {
@@ -76,7 +79,20 @@ bool looks_unchanged(const DirectoryEntry& old, const DirectoryEntry& now) {
          (old.listed_mtime == DirectoryEntry::kNotListedYet || now.listed_mtime == old.listed_mtime);
 }
 
+// Within the time's granularity: it was listed with that time in `old`, and now again.
+bool may_have_changed(const DirectoryEntry& before, int64_t listed_mtime, int32_t granularity, const Directory& old) {
+  if (before.type != EntryType::kFile) return false;
+  return before.listed_mtime == DirectoryEntry::kNotListedYet || listed_mtime == 0 ||
+         listed_mtime + granularity >= old.fetched_at;
+}
+
 }  // namespace
+
+ContentRef with_predecessor(const Content& content, std::optional<Predecessor> predecessor) {
+  auto out = std::make_shared<Content>(content);
+  out->predecessor = predecessor;
+  return out;
+}
 
 const DirectoryEntry* Directory::find(std::string_view name) const {
   auto it =
@@ -93,6 +109,7 @@ MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_
   MergeResult out;
   out.directory.ino = ino;
   out.directory.fetched_at = now;
+  out.directory.etag = std::move(listing.etag);
   out.directory.entries.reserve(listing.entries.size());
   for (ListedEntry& listed : listing.entries) {
     DirectoryEntry e;
@@ -108,15 +125,15 @@ MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_
     const DirectoryEntry* before = old != nullptr ? old->find(e.name) : nullptr;
     if (before != nullptr && looks_unchanged(*before, e) && e.mode) {
       e.ino = before->ino;  // everything else is as the new manifest has it, and nothing is in doubt
+      if (e.content && before->content->predecessor)
+        e.content = with_predecessor(*e.content, before->content->predecessor);
       out.directory.entries.push_back(std::move(e));
       continue;
     }
     if (before != nullptr && looks_unchanged(*before, e)) {
-      const bool may_have_changed = before->listed_mtime == DirectoryEntry::kNotListedYet || e.listed_mtime == 0 ||
-                                    e.listed_mtime + e.mtime_granularity >= old->fetched_at;
       DirectoryEntry kept = *before;
       kept.listed_mtime = e.listed_mtime;
-      kept.doubtful = before->doubtful || (e.type == EntryType::kFile && may_have_changed);
+      kept.doubtful = before->doubtful || may_have_changed(*before, e.listed_mtime, e.mtime_granularity, *old);
       out.directory.entries.push_back(std::move(kept));
       continue;
     }
@@ -128,8 +145,17 @@ MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_
   for (const DirectoryEntry& e : old->entries) {
     const DirectoryEntry* after = out.directory.find(e.name);
     if (e.type != EntryType::kFile || (after != nullptr && after->ino == e.ino)) continue;
-    out.superseded.push_back(e.ino);
+    out.superseded.push_back(e);
     if (after != nullptr && after->type == EntryType::kFile) out.successions.push_back({e.ino, after->ino});
+  }
+  return out;
+}
+
+Directory merge_unchanged(const Directory& old, int64_t now) {
+  Directory out = old;
+  out.fetched_at = now;
+  for (DirectoryEntry& e : out.entries) {
+    if (!e.mode) e.doubtful |= may_have_changed(e, e.listed_mtime, e.mtime_granularity, old);
   }
   return out;
 }
@@ -140,11 +166,14 @@ std::string encode(const Directory& directory) {
   const auto with_tree = std::find_if(directory.entries.begin(), directory.entries.end(),
                                       [](const DirectoryEntry& e) { return e.content && e.content->trees; });
   const TreesFile trees = with_tree == directory.entries.end() ? TreesFile{} : *with_tree->content->trees;
-  append(out, EncodedHeader{directory.fetched_at, directory.entries.size(), trees.size, trees.url.size()});
+  append(out, EncodedHeader{directory.fetched_at, directory.entries.size(), trees.size, trees.url.size(),
+                            directory.etag.size()});
   out += trees.url;
+  out += directory.etag;
   for (const DirectoryEntry& e : directory.entries) {
     const unsigned flags = (e.doubtful ? kDoubtful : 0u) | (e.gone ? kGone : 0u) | (e.mode ? kHasFacts : 0u) |
-                           (e.mode && e.content ? kHasContent : 0u);
+                           (e.mode && e.content ? kHasContent : 0u) |
+                           (e.mode && e.content && e.content->predecessor ? kHasPredecessor : 0u);
     append(out, EncodedEntry{e.ino, e.size.value_or(kUnknownSize), e.mtime, e.listed_mtime, e.mtime_granularity,
                              static_cast<uint16_t>(e.name.size()), static_cast<uint8_t>(e.type),
                              static_cast<uint8_t>(flags)});
@@ -153,6 +182,7 @@ std::string encode(const Directory& directory) {
     append(out, EncodedFacts{e.mtime_ns, *e.mode, static_cast<uint16_t>(e.target.size())});
     if (e.content) append(out, e.content->hash);
     if (e.content) append(out, e.content->tree);
+    if (e.content && e.content->predecessor) append(out, *e.content->predecessor);
     out += e.target;
   }
   return out;
@@ -162,12 +192,13 @@ Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
   const auto corrupt = [ino] { return fail(ErrorCode::kCorrupt, "index: directory {} is malformed", ino); };
   EncodedHeader header{};
   TreesFile trees;
+  std::string etag;
   if (!take(bytes, &header) || !take(bytes, &trees.url, header.trees_url_length) ||
-      header.count > bytes.size() / sizeof(EncodedEntry))
+      !take(bytes, &etag, header.etag_length) || header.count > bytes.size() / sizeof(EncodedEntry))
     return corrupt();
   trees.size = header.trees_size;
   const auto shared_trees = trees.url.empty() ? nullptr : std::make_shared<const TreesFile>(std::move(trees));
-  Directory out{ino, header.fetched_at, {}};
+  Directory out{ino, header.fetched_at, std::move(etag), {}};
   out.entries.reserve(header.count);
   for (uint64_t i = 0; i < header.count; ++i) {
     EncodedEntry e{};
@@ -192,6 +223,7 @@ Result<Directory> decode_directory(Ino ino, std::string_view bytes) {
         auto content = std::make_shared<Content>();
         if (!take(bytes, &content->hash) || !take(bytes, &content->tree)) return corrupt();
         content->trees = shared_trees;
+        if ((e.flags & kHasPredecessor) != 0 && !take(bytes, &content->predecessor.emplace())) return corrupt();
         entry.content = std::move(content);
       }
       if (!take(bytes, &entry.target, facts.target_length)) return corrupt();

@@ -51,6 +51,7 @@ struct DirectoryEntry {
 struct Directory {
   Ino ino = 0;
   int64_t fetched_at = 0;               // seconds since the epoch
+  std::string etag;                     // Listing::etag, as long as nothing else has told more than the listing
   std::vector<DirectoryEntry> entries;  // by name, no name twice
 
   const DirectoryEntry* find(std::string_view name) const;
@@ -59,9 +60,12 @@ struct Directory {
 
 using DirectoryRef = std::shared_ptr<const Directory>;
 
+// The same content, that follows another.
+ContentRef with_predecessor(const Content& content, std::optional<Predecessor> predecessor);
+
 struct MergeResult {
   Directory directory;
-  std::vector<Ino> superseded;  // files that are gone or have another version now
+  std::vector<DirectoryEntry> superseded;  // files that are gone or have another version now, as they were
   struct Succession {
     Ino from, to;
   };
@@ -72,6 +76,9 @@ struct MergeResult {
 // for.
 MergeResult merge_listing(const Directory* old, Ino ino, Listing listing, int64_t now,
                           const std::function<Ino()>& allocate);
+
+// The same listing once more, asked for at `now`: what a merge with it gives.
+Directory merge_unchanged(const Directory& old, int64_t now);
 
 // The form in which the index keeps it (docs/FORMAT.md).
 std::string encode(const Directory& directory);

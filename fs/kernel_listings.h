@@ -1,5 +1,7 @@
-// Which listing of a directory the kernel keeps in its page cache. As long as the snapshot is the same, `ls` and `find`
-// read it there and ask nothing; as soon as there is another one, the next open drops what the kernel has.
+// Which listing of a directory the kernel keeps in its page cache. As long as the snapshot says the same, `ls` and
+// `find` read it there and ask nothing; as soon as there is one that says something else, the next open drops what the
+// kernel has. What a snapshot says is known by its *fingerprint*: in a large tree it does not stay in memory, and is
+// another object each time it is read from the index.
 //
 // All handles that may fill the kernel's copy have the same snapshot, else it could become a mixture of two. And the
 // copy is believed only once a handle has begun to read it: then what was there before has been dropped.
@@ -8,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <unordered_map>
 
@@ -17,12 +20,15 @@
 
 namespace wormhole {
 
-// The kernel's copy of one snapshot. Who may read or fill it holds it.
+// Of all that the kernel is told of the entries; 64 bits.
+uint64_t fingerprint_of(const Directory& snapshot);
+
+// The kernel's copy of what a snapshot says. Who may read or fill it holds it.
 class KernelListing {
  public:
-  explicit KernelListing(const DirectoryRef& snapshot) : snapshot_(snapshot) {}
+  explicit KernelListing(uint64_t fingerprint) : fingerprint_(fingerprint) {}
 
-  bool is_of(const DirectoryRef& snapshot) const { return snapshot_.lock() == snapshot; }
+  uint64_t fingerprint() const { return fingerprint_; }
 
   // The kernel reads the directory from its begin, and keeps it.
   void filled(TimePoint now) { filled_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed); }
@@ -31,7 +37,7 @@ class KernelListing {
   }
 
  private:
-  const std::weak_ptr<const Directory> snapshot_;
+  const uint64_t fingerprint_;
   std::atomic<TimePoint::rep> filled_at_{TimePoint::min().time_since_epoch().count()};
 };
 
@@ -42,12 +48,15 @@ class KernelListings {
   // For a handle that reads `snapshot`. Null: somebody has another snapshot open, and the handle must not touch the
   // kernel's copy.
   KernelListingRef open(Ino directory, const DirectoryRef& snapshot) {
+    if (KernelListingRef listing = known(directory, snapshot)) return listing;
+    const uint64_t fingerprint = fingerprint_of(*snapshot);
     MutexLock lock(mutex_);
-    KernelListingRef& listing = listings_[directory];
-    if (listing && listing->is_of(snapshot)) return listing;
-    if (listing.use_count() > 1) return nullptr;
-    listing = std::make_shared<KernelListing>(snapshot);
-    return listing;
+    Known& known = listings_[directory];
+    const bool is_same = known.listing && known.listing->fingerprint() == fingerprint;
+    if (!is_same && known.listing.use_count() > 1) return nullptr;
+    if (!is_same) known.listing = std::make_shared<KernelListing>(fingerprint);
+    known.snapshot = snapshot;
+    return known.listing;
   }
 
   // The kernel has forgotten the directory, and its copy with it.
@@ -57,8 +66,19 @@ class KernelListings {
   }
 
  private:
+  struct Known {
+    KernelListingRef listing;
+    std::weak_ptr<const Directory> snapshot;  // the last of which it was found to be: no fingerprint need be taken
+  };
+
+  KernelListingRef known(Ino directory, const DirectoryRef& snapshot) {
+    MutexLock lock(mutex_);
+    const auto it = listings_.find(directory);
+    return it != listings_.end() && it->second.snapshot.lock() == snapshot ? it->second.listing : nullptr;
+  }
+
   Mutex mutex_;
-  std::unordered_map<Ino, KernelListingRef> listings_ GUARDED_BY(mutex_);
+  std::unordered_map<Ino, Known> listings_ GUARDED_BY(mutex_);
 };
 
 }  // namespace wormhole

@@ -47,6 +47,10 @@ struct Listing {
   // The first of those that were meant as one, and cannot be: a bad name, one that is there already. A page may have
   // links to anywhere, so for HTML it stays empty.
   std::string first_refused;
+  // How the server names what it has sent, if what it says can be believed (net/listing_pages.cc); else empty. Who asks
+  // again with it may be told that nothing has changed, and then of no entries.
+  std::string etag;
+  bool unchanged = false;
 };
 
 // Files are not larger (off_t); a listing that says so says nothing.

@@ -25,7 +25,7 @@ ListedEntry* EntryList::add(std::string name, EntryType type) {
 }
 
 void EntryList::refuse(std::string_view name) {
-  if (listing_.first_refused.empty()) listing_.first_refused = quoted(name);
+  if (listing_.first_refused.empty()) listing_.first_refused = in_quotes(name);
   ++listing_.skipped;
 }
 

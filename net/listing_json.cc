@@ -92,7 +92,7 @@ class JsonEvents final : public nlohmann::json_sax<nlohmann::json> {
   }
   bool number_float(number_float_t, const string_t&) override { return depth_ > 0; }
   bool string(string_t& value) override {
-    if (is_fact("name")) entry_.name = has_marks_ ? without_marks(value) : std::move(value);
+    if (is_fact("name")) entry_.name = has_marks_ ? without_marks(value) : value;
     if (is_fact("type")) {
       entry_.is_directory = value == "directory";
       entry_.is_other = value != "directory" && value != "file";

@@ -53,7 +53,7 @@ bool may_be_entry(std::string_view name) {
          name.find('\0') == name.npos;
 }
 
-std::string quoted(std::string_view name) {
+std::string in_quotes(std::string_view name) {
   constexpr size_t kShown = 300;  // enough to see what is wrong with it, the length too
   std::string text = "\"";
   for (const char c : name.substr(0, kShown)) {

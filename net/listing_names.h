@@ -22,7 +22,7 @@ bool may_be_entry(std::string_view name);
 
 // A name from afar as a log may have it: in quotes, everything but printable ASCII as \xHH, cut after 300 bytes. (fmt's
 // {:?} ends the process at some malformed UTF-8.)
-std::string quoted(std::string_view name);
+std::string in_quotes(std::string_view name);
 
 struct NamedChild {
   std::string name;

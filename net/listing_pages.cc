@@ -37,15 +37,24 @@ const char* name_of(ListingKind kind) {
   }
 }
 
+// Whether another listing of the directory would have another ETag. That of a file that a program writes does not, if
+// it was written a second time in the same second (RFC 9110, 8.8.2.2); two seconds, for the server's clock may step.
+// Apache (IndexOptions TrackModified) takes the directory's own time, which stays when a file in it is written.
+bool names_what_it_sends(const Document& d) {
+  constexpr int64_t kSettled = 2;
+  if (d.status != 200 || d.software.starts_with("Apache")) return false;
+  return d.head.validator.last_modified.empty() ||
+         (d.last_modified && d.sent_at && *d.sent_at - *d.last_modified >= kSettled);
+}
+
 class PageSource final : public ListingSource {
  public:
   PageSource(ListingKind kind, Fetcher& fetcher) : kind_(kind), fetcher_(fetcher) {}
 
   void list(ListingRequest request) override {
-    DocumentRequest document = page_request(kind_, request.directory, request.patience);
-    ask_for_document(fetcher_, std::move(document), request.post,
-                     [kind = kind_, done = std::move(request.done)](Result<Document> d) {
-                       done(d ? listing_of(*d, kind) : fail(d.error()));
+    ask_for_document(fetcher_, page_request(kind_, request), request.post,
+                     [kind = kind_, etag = request.etag, done = std::move(request.done)](Result<Document> d) {
+                       done(d ? listing_of(*d, kind, etag) : fail(d.error()));
                      });
   }
 
@@ -60,10 +69,10 @@ std::unique_ptr<ListingSource> make_page_source(ListingKind kind, Fetcher& fetch
   return std::make_unique<PageSource>(kind, fetcher);
 }
 
-DocumentRequest page_request(ListingKind kind, const std::string& directory, Duration patience) {
+DocumentRequest page_request(ListingKind kind, const ListingRequest& listing) {
   DocumentRequest request;
-  request.url = directory;
-  request.patience = patience;
+  request.url = listing.directory;
+  request.patience = listing.patience;
   switch (kind) {
     case ListingKind::kWebdav:
       request.method = "PROPFIND";
@@ -76,6 +85,10 @@ DocumentRequest page_request(ListingKind kind, const std::string& directory, Dur
     // Caddy gives JSON to whoever names it; it is shorter, and exact.
     default: request.headers = {"Accept: application/json, text/html, application/xhtml+xml;q=0.9, */*;q=0.1"};
   }
+  if (kind != ListingKind::kWebdav && !listing.etag.empty()) {
+    request.headers.push_back("If-None-Match: " + listing.etag);
+    request.take_refusals = true;  // 304
+  }
   return request;
 }
 
@@ -87,9 +100,15 @@ void ask_for_document(Fetcher& fetcher, DocumentRequest document, const std::fun
   fetcher.get(std::move(document));
 }
 
-Result<Listing> listing_of(const Document& document, ListingKind kind) {
+Result<Listing> listing_of(const Document& document, ListingKind kind, const std::string& etag) {
   auto page = Url::parse(document.url);
   if (!page) return fail(page.error());
+  if (document.status == 304 && !etag.empty()) {
+    Listing same;
+    same.etag = etag;
+    same.unchanged = true;
+    return same;
+  }
   if (document.status > 299) return fail(error_of_status(document.status, document.url));
   const auto parser = parser_for(document, kind, *page);
   if (!parser) {
@@ -97,7 +116,9 @@ Result<Listing> listing_of(const Document& document, ListingKind kind) {
                 name_of(kind), document.content_type.empty() ? "no content type" : document.content_type);
   }
   if (auto fed = parser->feed(document.body); !fed) return fail(fed.error());
-  return parser->finish();
+  auto listing = parser->finish();
+  if (listing && names_what_it_sends(document)) listing->etag = document.head.validator.etag;
+  return listing;
 }
 
 }  // namespace wormhole

@@ -183,11 +183,12 @@ Result<S3Page> read_s3_page(std::string_view document, const S3Question& q, Entr
   if (!read) return fail(ErrorCode::kBadResponse, "no S3 listing: {}", read.error().message);
   if (!page.is_listing) return fail(ErrorCode::kBadResponse, "no S3 listing: no {}", kBucketElement);
   if (!q.bucket.empty() && page.bucket != q.bucket)
-    return fail(ErrorCode::kBadResponse, "a listing of bucket {} instead of {}", quoted(page.bucket), quoted(q.bucket));
+    return fail(ErrorCode::kBadResponse, "a listing of bucket {} instead of {}", in_quotes(page.bucket),
+                in_quotes(q.bucket));
   const auto decode = [&](const std::string& text) { return page.encoded ? decode_key(text) : text; };
   if (page.prefix && decode(*page.prefix) != q.prefix)
-    return fail(ErrorCode::kBadResponse, "a listing of prefix {} instead of {}", quoted(*page.prefix),
-                quoted(q.prefix));
+    return fail(ErrorCode::kBadResponse, "a listing of prefix {} instead of {}", in_quotes(*page.prefix),
+                in_quotes(q.prefix));
   if (page.truncated && page.next_token.empty())
     return fail(ErrorCode::kBadResponse, "a listing with more to come, and no token to get it (no ListObjectsV2?)");
 
@@ -276,8 +277,8 @@ class S3Source final : public ListingSource {
     walk->may_be_host = false;
     walk->found_any |= page->listed > 0;
     walk->empty_pages = page->listed > 0 ? 0 : walk->empty_pages + 1;
-    tell(*walk);
     if (page->next_token.empty()) return complete(walk);
+    tell(*walk);
     if (!walk->tokens.insert(page->next_token).second) return endless(walk, "a token came twice");
     if (walk->empty_pages > kMostEmptyPages) return endless(walk, "one empty page after the other");
     if (walk->entries.listing().entries.size() > kMostEntries)

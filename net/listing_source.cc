@@ -44,11 +44,11 @@ class AutoSource final : public ListingSource {
 
   void look(const Way& way, const RequestRef& request) {
     const ListingKind kind = &way == &html_ ? ListingKind::kHtml : ListingKind::kAuto;
-    DocumentRequest document = page_request(kind, request->directory, request->patience);
+    DocumentRequest document = page_request(kind, *request);
     document.take_refusals = true;
     ask_for_document(fetcher_, std::move(document), request->post, [this, &way, kind, request](Result<Document> d) {
       if (!d) return request->done(fail(d.error()));
-      judge(way, request, *d, listing_of(*d, kind));
+      judge(way, request, *d, listing_of(*d, kind, request->etag));
     });
   }
 
@@ -74,7 +74,15 @@ class AutoSource final : public ListingSource {
     const Way& way = *ways.back();
     ways.pop_back();
     ListingRequest other = *request;
+    // From the first entries on there is no other way: somebody has seen them.
+    if (request->arrived) {
+      other.arrived = [this, &way, request](const std::vector<ListedEntry>& entries) {
+        found(way);
+        request->arrived(entries);
+      };
+    }
     other.done = [this, &way, ways = std::move(ways), request, first = std::move(first)](Result<Listing> listing) {
+      if (!listing && found_.load(std::memory_order_relaxed) == &way) return request->done(std::move(listing));
       if (!listing) return try_others(ways, request, first);
       found(way);
       request->done(std::move(listing));

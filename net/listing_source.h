@@ -36,12 +36,13 @@ enum class ListingKind : uint8_t {
 
 struct ListingRequest {
   std::string directory;  // its URL: ends with '/'
+  std::string etag;       // Listing::etag of what is known of it already; empty: nothing is
   Duration patience{};    // how long each answer of the server may take
   // Runs a task later, on one thread; false, and the task is dropped, when that has ended. Then nothing is called any
   // more.
   std::function<bool(Task)> post;
-  // May be empty. Entries as they arrive, where the server sends them in several pages: whoever wants to show something
-  // early. `done` has them all again.
+  // May be empty. Entries as they arrive, where the server sends them in several pages and more are to come: whoever
+  // wants to show something early. `done` has them all again, or is an error.
   std::function<void(const std::vector<ListedEntry>&)> arrived;
   // The end, once. Errors: as DocumentRequest; kBadResponse when what comes is no listing, or not all of it;
   // kNotDirectory.
@@ -52,6 +53,9 @@ class ListingSource {
  public:
   virtual ~ListingSource() = default;
   virtual void list(ListingRequest request) = 0;
+  // What was listed seems not to be what the servers have any more: whatever it knows itself is asked for again with
+  // the next list(). From any thread.
+  virtual void doubt() {}
 };
 
 // Where the bucket's name stands in URLs.
@@ -73,15 +77,17 @@ std::unique_ptr<ListingSource> make_listing_source(const ListingOptions& options
 std::unique_ptr<ListingSource> make_page_source(ListingKind kind, Fetcher& fetcher);
 std::unique_ptr<ListingSource> make_s3_source(BucketStyle style, Fetcher& fetcher);
 
-// What a document is, by its content type: HTML or JSON. kBadResponse when it is neither, or no listing.
-Result<Listing> listing_of(const Document& document, ListingKind kind = ListingKind::kAuto);
+// What a document is, by its content type: HTML or JSON. kBadResponse when it is neither, or no listing. `etag`: with
+// which it was asked for.
+Result<Listing> listing_of(const Document& document, ListingKind kind = ListingKind::kAuto,
+                           const std::string& etag = {});
 
 // Asks for a document; `done` is called by `request.post`.
 void ask_for_document(Fetcher& fetcher, DocumentRequest document, const std::function<bool(Task)>& post,
                       std::function<void(Result<Document>)> done);
 
 // The request of a listing by GET, or by PROPFIND. For kAuto it takes what the server likes best to give of HTML and
-// JSON.
-DocumentRequest page_request(ListingKind kind, const std::string& directory, Duration patience);
+// JSON. Its ETag goes out with a GET only: an answer to PROPFIND has none (RFC 4918, 8.6).
+DocumentRequest page_request(ListingKind kind, const ListingRequest& listing);
 
 }  // namespace wormhole

@@ -409,6 +409,39 @@ TEST_F(CatalogTest, ASlowServerIsWaitedForAMomentWhereAnOldListingIsAtHand) {
   EXPECT_TRUE(eventually([&] { return (*list().get())->entries.size() == 2; }));
 }
 
+TEST_F(CatalogTest, ASlowServerIsWaitedForOnce) {
+  know({{"a"}}, {"d", "e"});
+  const NodeRef d = node_of(known("d")), e = node_of(known("e"));
+  for (const NodeRef& below : {d, e}) {
+    auto asked = list(below);
+    serve({{"old"}});
+    ASSERT_THAT(asked.get(), Succeeds());
+  }
+  become_old();
+  auto root = list();
+  auto request = fetcher_.take_document();
+  ASSERT_TRUE(request);
+  clock_.advance(1s);
+  auto first = list(d);  // wakes the tree thread
+  ASSERT_TRUE(eventually([&] { return root.is_answered(); }));
+  auto request_of_d = fetcher_.take_document();
+  auto second = list(e);
+  EXPECT_TRUE(second.is_answered(10s)) << "without another second";
+  auto request_of_e = fetcher_.take_document();
+  ASSERT_TRUE(request_of_d && request_of_e) << "each of them is on its way all the same";
+  request_of_e->done(page({{"new"}}));
+  EXPECT_TRUE(eventually([&] { return (*list(e).get())->find("new") != nullptr; }));
+  request_of_d->done(page({{"new"}}));
+  become_old();
+  auto patient = list(e);
+  auto soon = fetcher_.take_document();
+  ASSERT_TRUE(soon);
+  EXPECT_FALSE(patient.is_answered(20ms)) << "it was quick again";
+  soon->done(page({{"newer"}}));
+  EXPECT_NE((*patient.get())->find("newer"), nullptr);
+  request->done(page({{"a"}}, {"d", "e"}));
+}
+
 TEST_F(CatalogTest, ASlowServerIsWaitedForWhereNothingElseIsAtHand) {
   auto asked = list();
   auto request = fetcher_.take_document();
@@ -760,6 +793,19 @@ TEST_F(DistrustTest, APinGoesOverToTheVersionThatIsFound) {
   EXPECT_THAT(index_->pinned().all(), ElementsAre(now->ino));
 }
 
+TEST_F(CatalogTest, WhoOpensAgainRightAfterAStaleReadIsNotGivenTheSameVersion) {
+  std::vector<File> files;
+  for (int i = 0; i < 20'000; ++i) files.push_back({fmt::format("{:05}", i)});
+  know(files);  // so many that noting it takes a moment
+  const DirectoryEntry a = known("00007");
+  index_->put_object(a.ino, {100, {"\"v1\"", ""}});
+  catalog_->distrust(node_of(a));
+  auto asked = confirm(a);
+  EXPECT_FALSE(asked.is_answered());
+  serve_head(head(100, "\"v2\""));
+  EXPECT_THAT(asked.get(), FailsWith(ErrorCode::kStale));
+}
+
 TEST_F(DistrustTest, TheNextStatAsksAndHasANewNumber) {
   auto asked = stat("a");
   serve_head(head(100, "\"v2\"", kLongAgo + 5));
@@ -855,6 +901,281 @@ TEST_F(CatalogTest, ADistrustWhileAListingIsUnderWayIsNotForgotten) {
   page_request->done(page({{"a", 100}}));
   EXPECT_THAT(listing.get(), Succeeds());
   EXPECT_TRUE((*list().get())->find("a")->gone);
+}
+
+// --- a listing that is unchanged -----------------------------------------------------------------------------------
+
+class UnchangedTest : public CatalogTest {
+ protected:
+  static Document named(Document document, const std::string& etag) {
+    document.head.validator.etag = etag;
+    return document;
+  }
+  static Document unchanged() {
+    Document d;
+    d.status = 304;
+    d.url = "http://x/top/";
+    return d;
+  }
+  static bool asks_for_news_since(const DocumentRequest& request, const std::string& etag) {
+    return std::count(request.headers.begin(), request.headers.end(), "If-None-Match: " + etag) == 1;
+  }
+  // "a" was listed, as "e1", and its listing is old now.
+  void know_as_e1(int64_t mtime = kLongAgo) {
+    auto first = list();
+    EXPECT_FALSE(asks_for_news_since(answer_document(named(page({{"a", 100, mtime}}), "\"e1\"")), "\"e1\""));
+    ASSERT_THAT(first.get(), Succeeds());
+    become_old();
+  }
+};
+
+TEST_F(UnchangedTest, AListingThatIsUnchangedIsFreshAgain) {
+  know_as_e1();
+  const Ino a = (*index_->directory(root_ino_)).empty()
+                    ? 0
+                    : decode_directory(root_ino_, *index_->directory(root_ino_))->find("a")->ino;
+  auto asked = list();
+  EXPECT_TRUE(asks_for_news_since(answer_document(unchanged()), "\"e1\""));
+  ASSERT_THAT(asked.get(), Succeeds());
+  EXPECT_EQ((*asked.get())->find("a")->ino, a);
+  EXPECT_FALSE((*asked.get())->find("a")->doubtful);
+  EXPECT_TRUE(list().is_answered());
+  expect_no_request();
+}
+
+TEST_F(UnchangedTest, ItsNameIsKeptOverARestart) {
+  know_as_e1();
+  restart();
+  auto asked = list();
+  EXPECT_TRUE(asks_for_news_since(answer_document(unchanged()), "\"e1\""));
+  ASSERT_THAT(asked.get(), Succeeds());
+  become_old();
+  auto again = list();
+  EXPECT_TRUE(asks_for_news_since(answer_document(named(page({{"a"}, {"b"}}), "\"e2\"")), "\"e1\""));
+  EXPECT_EQ((*again.get())->entries.size(), 2u);
+  become_old();
+  auto third = list();
+  EXPECT_TRUE(asks_for_news_since(answer_document(unchanged()), "\"e2\""));
+  EXPECT_EQ((*third.get())->entries.size(), 2u);
+}
+
+TEST_F(UnchangedTest, AFileThatMayHaveChangedUnseenIsInDoubtAllTheSame) {
+  know_as_e1(kNow);
+  auto asked = list();
+  answer_document(unchanged());
+  ASSERT_THAT(asked.get(), Succeeds());
+  EXPECT_TRUE((*asked.get())->find("a")->doubtful);
+}
+
+TEST_F(UnchangedTest, AfterAnotherVersionWasFoundTheListingIsFetchedAsAWhole) {
+  know_as_e1();
+  auto asked = list();
+  auto request = fetcher_.take_document();
+  ASSERT_TRUE(request);
+  distrust(*decode_directory(root_ino_, *index_->directory(root_ino_))->find("a"));
+  request->done(unchanged());
+  auto whole = fetcher_.take_document();
+  ASSERT_TRUE(whole);
+  EXPECT_FALSE(asks_for_news_since(*whole, "\"e1\""));
+  whole->done(page({{"a", 200}}));
+  EXPECT_EQ((*asked.get())->find("a")->size, 200u);
+}
+
+TEST_F(UnchangedTest, AnAnswerThatNobodyAskedForIsAnError) {
+  auto asked = list();
+  answer_document(unchanged());  // GET
+  answer_document(fail(ErrorCode::kBadResponse, "no PROPFIND"));
+  EXPECT_FALSE(asked.get());
+}
+
+// --- a listing that comes in pages ---------------------------------------------------------------------------------
+
+// Sends pages when the test says so.
+class PagedSource final : public ListingSource {
+ public:
+  void list(ListingRequest request) override {
+    std::lock_guard lock(mutex_);
+    request_ = std::make_shared<ListingRequest>(std::move(request));
+  }
+  static std::vector<ListedEntry> entries(const std::vector<std::string>& names) {
+    std::vector<ListedEntry> out;
+    for (const std::string& name : names) {
+      out.emplace_back();
+      out.back().name = name;
+      out.back().size = 100;
+      out.back().mtime = kLongAgo;
+    }
+    return out;
+  }
+  void page(const std::vector<std::string>& names) {
+    const auto request = taken();
+    for (ListedEntry& e : entries(names)) all_.push_back(std::move(e));
+    request->post([request, page = entries(names)] { request->arrived(page); });
+  }
+  void last_page(const std::vector<std::string>& names) {
+    const auto request = taken();
+    for (ListedEntry& e : entries(names)) all_.push_back(std::move(e));
+    request->post([request, all = std::exchange(all_, {})] {
+      Listing listing;
+      listing.entries = all;
+      request->done(std::move(listing));
+    });
+  }
+  void break_off() {
+    const auto request = taken();
+    all_.clear();
+    request->post([request] { request->done(fail(ErrorCode::kUnreachable, "by order of the test")); });
+  }
+
+ private:
+  std::shared_ptr<ListingRequest> taken() {
+    for (int i = 0; i < 2000; ++i) {
+      {
+        std::lock_guard lock(mutex_);
+        if (request_) return request_;
+      }
+      std::this_thread::sleep_for(5ms);
+    }
+    return nullptr;
+  }
+  std::mutex mutex_;
+  std::shared_ptr<ListingRequest> request_;
+  std::vector<ListedEntry> all_;
+};
+
+class PagedTest : public CatalogTest {
+ protected:
+  void SetUp() override {
+    auto source = std::make_unique<PagedSource>();
+    source_ = source.get();
+    listings_ = std::move(source);
+    CatalogTest::SetUp();
+  }
+  Asked<Catalog::OpenedDirectory> open() {
+    Asked<Catalog::OpenedDirectory> asked;
+    catalog_->open_directory(catalog_->root(), asked.reply());
+    return asked;
+  }
+  // Opened, with "b" and "d" on the first page.
+  ArrivingRef open_first_page() {
+    auto opener = open();
+    source_->page({"b", "d"});
+    const auto opened = opener.get();
+    return opened ? opened->arriving : nullptr;
+  }
+  static Asked<int> when_there(const ArrivingRef& arriving, size_t place) {
+    Asked<int> asked;
+    arriving->when_there(place, [reply = std::make_shared<UniqueFunction<void(Result<int>)>>(asked.reply())](
+                                    const Status& s) { s ? (*reply)(0) : (*reply)(fail(s.error())); });
+    return asked;
+  }
+  static std::vector<std::string> names(const ArrivingRef& arriving) {
+    std::vector<std::string> out;
+    for (size_t i = 0; const DirectoryEntry* e = arriving->at(i); ++i) out.push_back(e->name);
+    return out;
+  }
+
+  PagedSource* source_ = nullptr;
+};
+
+TEST_F(PagedTest, TheFirstPageOpensTheDirectory) {
+  const ArrivingRef arriving = open_first_page();
+  ASSERT_TRUE(arriving);
+  EXPECT_THAT(names(arriving), ElementsAre("b", "d"));
+  EXPECT_TRUE(when_there(arriving, 1).is_answered());
+  auto third = when_there(arriving, 2);
+  EXPECT_FALSE(third.is_answered(20ms));
+  source_->page({"a", "c"});
+  EXPECT_THAT(third.get(), Succeeds());
+  auto end = when_there(arriving, 5);
+  source_->last_page({"e"});
+  EXPECT_THAT(end.get(), Succeeds());
+  EXPECT_EQ(arriving->at(5), nullptr);
+  EXPECT_THAT(names(arriving), ElementsAre("b", "d", "a", "c", "e"));
+}
+
+TEST_F(PagedTest, WhoComesLaterSharesWhatHasArrived) {
+  const ArrivingRef arriving = open_first_page();
+  auto second = open();
+  ASSERT_THAT(second.get(), Succeeds());
+  EXPECT_EQ(second.get()->arriving, arriving);
+  source_->last_page({"a"});
+  EXPECT_THAT(when_there(arriving, ArrivingDirectory::kEnd).get(), Succeeds());
+  auto third = open();
+  ASSERT_THAT(third.get(), Succeeds());
+  ASSERT_TRUE(third.get()->snapshot);
+  EXPECT_EQ(metrics_.listings_fetched, 1u);
+}
+
+TEST_F(PagedTest, TheSnapshotHasTheNumbersThatWereShown) {
+  const ArrivingRef arriving = open_first_page();
+  const Ino b = arriving->at(0)->ino, d = arriving->at(1)->ino;
+  auto whole = list();
+  EXPECT_FALSE(whole.is_answered(20ms)) << "a snapshot is all of it";
+  source_->last_page({"a"});
+  const DirectoryRef snapshot = *whole.get();
+  EXPECT_EQ(snapshot->find("b")->ino, b);
+  EXPECT_EQ(snapshot->find("d")->ino, d);
+  EXPECT_NE(snapshot->find("a")->ino, 0u);
+  EXPECT_EQ(arriving->at(2)->ino, snapshot->find("a")->ino);
+}
+
+TEST_F(PagedTest, AnEntryThatHasArrivedCanBeUsed) {
+  const ArrivingRef arriving = open_first_page();
+  EXPECT_EQ(stat("d").get()->ino, arriving->at(1)->ino);
+  EXPECT_THAT(confirm(*arriving->at(1)).get(), Succeeds());
+  auto later = stat("a");
+  EXPECT_FALSE(later.is_answered(20ms));
+  source_->last_page({"a"});
+  EXPECT_THAT(later.get(), Succeeds());
+}
+
+TEST_F(PagedTest, AVersionThatAReaderFoundToBeGoneStaysGone) {
+  const ArrivingRef arriving = open_first_page();
+  catalog_->distrust(node_of(*arriving->at(0)));
+  auto again = stat("b");
+  EXPECT_FALSE(again.is_answered(20ms));
+  source_->last_page({"a"});
+  serve_head(head(100, "\"v2\""));
+  EXPECT_NE(again.get()->ino, arriving->at(0)->ino);
+}
+
+TEST_F(PagedTest, AListingThatBreaksOffIsAnErrorAndNoneOfItsNumbersIsUsedAgain) {
+  const ArrivingRef arriving = open_first_page();
+  const Ino b = arriving->at(0)->ino, d = arriving->at(1)->ino;
+  auto more = when_there(arriving, 2);
+  source_->break_off();
+  EXPECT_THAT(more.get(), FailsWith(ErrorCode::kUnreachable));
+  EXPECT_THAT(when_there(arriving, 2).get(), FailsWith(ErrorCode::kUnreachable));
+  EXPECT_TRUE(when_there(arriving, 1).is_answered()) << "what has come has come";
+  EXPECT_THAT(superseded(2), ::testing::UnorderedElementsAre(b, d));
+  auto again = list();
+  while (metrics_.listings_fetched < 2) std::this_thread::sleep_for(1ms);
+  std::this_thread::sleep_for(10ms);
+  source_->last_page({"b"});
+  EXPECT_NE((*again.get())->find("b")->ino, b);
+}
+
+TEST_F(PagedTest, WhereAnOldListingIsKnownPagesAreNotShown) {
+  auto first = list();
+  source_->last_page({"a"});
+  ASSERT_THAT(first.get(), Succeeds());
+  become_old();
+  auto opener = open();
+  while (metrics_.listings_fetched < 2) std::this_thread::sleep_for(1ms);
+  std::this_thread::sleep_for(10ms);
+  source_->page({"a", "b"});
+  EXPECT_FALSE(opener.is_answered(20ms));
+  source_->last_page({"c"});
+  ASSERT_THAT(opener.get(), Succeeds());
+  EXPECT_EQ(opener.get()->snapshot->entries.size(), 3u);
+}
+
+TEST_F(PagedTest, AtTheEndWhoWaitsForMoreIsAnswered) {
+  const ArrivingRef arriving = open_first_page();
+  auto more = when_there(arriving, 2);
+  catalog_->stop();
+  EXPECT_THAT(more.get(), FailsWith(ErrorCode::kCancelled));
 }
 
 // --- the URL of a single file --------------------------------------------------------------------------------------

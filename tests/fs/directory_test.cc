@@ -38,7 +38,8 @@ class DirectoryTest : public ::testing::Test {
   const Directory& list(std::vector<ListedEntry> entries, int64_t now) {
     MergeResult merged = merge_listing(known_ ? &*known_ : nullptr, kDirectory, Listing{std::move(entries), 0}, now,
                                        [this] { return next_ino_++; });
-    superseded_ = std::move(merged.superseded);
+    superseded_.clear();
+    for (const DirectoryEntry& old : merged.superseded) superseded_.push_back(old.ino);
     successions_ = std::move(merged.successions);
     known_ = std::move(merged.directory);
     return *known_;
@@ -274,6 +275,16 @@ TEST_F(DirectoryTest, ListingsAreComparedWithListingsNotWithTheBetterTime) {
   EXPECT_EQ(ino("a"), before);
 }
 
+TEST_F(DirectoryTest, AnUnchangedListingLeavesInDoubtWhatTheSameListingWould) {
+  list({file("old"), file("young", 100, kNoon - 10), file("without time", 100, std::nullopt), directory("d")}, kNoon);
+  const Directory unchanged = merge_unchanged(*known_, kLater);
+  list({file("old"), file("young", 100, kNoon - 10), file("without time", 100, std::nullopt), directory("d")}, kLater);
+  EXPECT_EQ(unchanged.fetched_at, kLater);
+  EXPECT_EQ(unchanged.entries, known_->entries);
+  EXPECT_TRUE(unchanged.find("young")->doubtful);
+  EXPECT_FALSE(unchanged.find("old")->doubtful);
+}
+
 // --- the form in the index -----------------------------------------------------------------------------------------
 
 TEST_F(DirectoryTest, ADirectoryIsReadBack) {
@@ -282,10 +293,12 @@ TEST_F(DirectoryTest, ADirectoryIsReadBack) {
        kNoon);
   entry("a").doubtful = true;
   entry("b").listed_mtime = DirectoryEntry::kNotListedYet;
+  known_->etag = "W/\"e1\"";
   const auto back = decode_directory(kDirectory, encode(*known_));
   ASSERT_THAT(back, test::Succeeds());
   EXPECT_EQ(back->ino, kDirectory);
   EXPECT_EQ(back->fetched_at, kNoon);
+  EXPECT_EQ(back->etag, known_->etag);
   EXPECT_EQ(back->entries, known_->entries);
 }
 
@@ -307,7 +320,7 @@ TEST_F(DirectoryTest, CutBytesAreCorrupt) {
 
 TEST_F(DirectoryTest, RubbishIsCorrupt) {
   EXPECT_THAT(decode_directory(kDirectory, std::string(100, '\xff')), test::FailsWith(ErrorCode::kCorrupt));
-  std::string many(16, '\0');
+  std::string many(40, '\0');
   many[8] = '\x7f';  // 127 entries, of which there is none
   EXPECT_THAT(decode_directory(kDirectory, many), test::FailsWith(ErrorCode::kCorrupt));
 }
@@ -323,7 +336,7 @@ TEST_F(DirectoryTest, EntriesThatAreNotInOrderAreCorrupt) {
 TEST_F(DirectoryTest, AnUnknownTypeIsCorrupt) {
   list({file("a")}, kNoon);
   std::string bytes = encode(*known_);
-  bytes[32 + 38] = 4;  // the type, behind the header and 38 bytes of the entry
+  bytes[40 + 38] = 4;  // the type, behind the header and 38 bytes of the entry
   EXPECT_THAT(decode_directory(kDirectory, bytes), test::FailsWith(ErrorCode::kCorrupt));
 }
 

@@ -7,7 +7,16 @@ namespace {
 
 constexpr Ino kDirectory = 7;
 
-DirectoryRef snapshot() { return std::make_shared<Directory>(); }
+// Each time another object that says the same of the same files.
+DirectoryRef snapshot(std::initializer_list<const char*> names = {}) {
+  auto directory = std::make_shared<Directory>();
+  for (const char* name : names) {
+    DirectoryEntry& e = directory->entries.emplace_back();
+    e.ino = directory->entries.size();
+    e.name = name;
+  }
+  return directory;
+}
 
 TEST(KernelListingsTest, HandlesOfOneSnapshotShareTheKernelsCopy) {
   KernelListings listings;
@@ -20,17 +29,40 @@ TEST(KernelListingsTest, HandlesOfOneSnapshotShareTheKernelsCopy) {
 
 TEST(KernelListingsTest, AnotherSnapshotGetsACopyOfItsOwnWhenNobodyReadsTheOldOne) {
   KernelListings listings;
-  const DirectoryRef before = snapshot(), after = snapshot();
+  const DirectoryRef before = snapshot({"a"}), after = snapshot({"a", "b"});
   auto old = listings.open(kDirectory, before);
   EXPECT_EQ(listings.open(kDirectory, after), nullptr) << "the copy would become a mixture";
   EXPECT_EQ(listings.open(kDirectory, before), old);
-  const KernelListing* const gone = old.get();
-  EXPECT_TRUE(gone->is_of(before));
+  EXPECT_EQ(old->fingerprint(), fingerprint_of(*before));
   old.reset();
   const auto now = listings.open(kDirectory, after);
   ASSERT_NE(now, nullptr);
-  EXPECT_TRUE(now->is_of(after));
+  EXPECT_EQ(now->fingerprint(), fingerprint_of(*after));
   EXPECT_EQ(listings.open(kDirectory, before), nullptr);
+}
+
+TEST(KernelListingsTest, ASnapshotThatIsReadAgainIsTheSame) {
+  KernelListings listings;
+  const auto first = listings.open(kDirectory, snapshot({"a", "b"}));
+  EXPECT_EQ(listings.open(kDirectory, snapshot({"a", "b"})), first);
+  EXPECT_EQ(listings.open(kDirectory, snapshot({"a", "c"})), nullptr);
+}
+
+TEST(KernelListingsTest, AllThatTheKernelIsToldCounts) {
+  const uint64_t before = fingerprint_of(*snapshot({"a", "b"}));
+  const auto changed = [](const auto& change) {
+    Directory directory = *snapshot({"a", "b"});
+    change(directory.entries[1]);
+    return fingerprint_of(directory);
+  };
+  EXPECT_EQ(changed([](DirectoryEntry&) {}), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.ino = 9; }), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.type = EntryType::kDirectory; }), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.size = 0; }), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.mtime = 1; }), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.mtime_ns = 1; }), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.mode = 0; }), before);
+  EXPECT_NE(changed([](DirectoryEntry& e) { e.gone = true; }), before);
 }
 
 TEST(KernelListingsTest, ACopyIsRightOnceSomebodyHasBegunToReadIt) {

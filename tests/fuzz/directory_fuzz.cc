@@ -25,6 +25,7 @@ void check(const Directory& directory) {
   const auto again = decode_directory(directory.ino, encode(directory));
   require(again.has_value());
   require(again->fetched_at == directory.fetched_at);
+  require(again->etag == directory.etag);
   require(again->entries == directory.entries);
 }
 

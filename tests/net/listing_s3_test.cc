@@ -214,7 +214,7 @@ TEST_F(S3SourceTest, PagesAreToldAsTheyComeAndAllTogetherInTheEnd) {
   EXPECT_FALSE(result_.has_value());
   EXPECT_THAT(answer(page(object("b") + object("c") + more("t2"))), HasSubstr("continuation-token=t1&"));
   EXPECT_THAT(answer(page(object("d"))), HasSubstr("continuation-token=t2&"));
-  EXPECT_THAT(arrived_, ElementsAre(2, 1, 1));
+  EXPECT_THAT(arrived_, ElementsAre(2, 1)) << "the last page is told with all the others";
   ASSERT_TRUE(result_.has_value());
   EXPECT_THAT(names(**result_), ElementsAre("a", "b", "c", "d"));
   EXPECT_EQ((*result_)->skipped, 1u);

@@ -109,6 +109,7 @@ class Certificates:
             subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
 
         openssl("req", "-x509", *curve, "-keyout", ca_key, "-out", made.authority, "-days", 30,
+                "-addext", "keyUsage=critical,keyCertSign,cRLSign",
                 "-subj", "/CN=wormhole test authority")
         openssl("req", "-new", *curve, "-keyout", made.key, "-out", request, "-subj", "/CN=localhost")
         openssl("x509", "-req", "-in", request, "-CA", made.authority, "-CAkey", ca_key, "-CAcreateserial",

@@ -43,6 +43,8 @@ class S3Gate:
     def __init__(self, address: str, port: int, keys: Keys | None = None, page: int = 1000, region: str = "us-east-1"):
         self.keys, self.page, self.region = keys, page, region
         self.requests: list[tuple[str, str, int]] = []  # method, target, status
+        self.next_pages = threading.Event()  # while it is not set, further pages wait
+        self.next_pages.set()
         gate = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,6 +54,8 @@ class S3Gate:
                 header = {name.lower(): value for name, value in self.headers.items()}
                 if gate.keys and not gate._is_signed(self.command, self.path, header):
                     return self._answer(403, {"Content-Type": "application/xml"}, b"<Error/>")
+                if "continuation-token=" in self.path:
+                    gate.next_pages.wait(30)
                 target = re.sub(r"max-keys=\d+", f"max-keys={gate.page}", self.path)
                 server = http.client.HTTPConnection(address, port, timeout=10)
                 passed = {name: header[name] for name in ("range", "if-range") if name in header}

@@ -33,10 +33,14 @@ def installed(server: str) -> bool:
 class PlainServer(WebServer):
     """Answers when its port does."""
 
-    def __init__(self, tree: Path, work: Path, *, address: str = "127.0.0.1", port: int = 0):
-        super().__init__(tree, work, address, port, "http", ())
+    def __init__(self, tree: Path, work: Path, *, address: str = "127.0.0.1", port: int = 0,
+                 prefix: tuple[str, ...] = ()):
+        super().__init__(tree, work, address, port, "http", prefix)
 
     def _answers(self) -> bool:
+        if self.prefix:  # there is no way to it from here
+            look = [*self.prefix, "bash", "-c", f"true </dev/tcp/{self.address}/{self.port}"]
+            return subprocess.run(look, stderr=subprocess.DEVNULL).returncode == 0
         try:
             with socket.create_connection((self.address, self.port), timeout=1):
                 return True
@@ -45,11 +49,13 @@ class PlainServer(WebServer):
 
 
 class Apache(PlainServer):
-    """`index` is its IndexOptions, None for no index; `webdav` turns mod_dav on."""
+    """`index` is its IndexOptions, None for no index; `webdav` turns mod_dav on; `workers` is how many requests it answers
+    at a time."""
 
     name = "Apache"
 
-    def __init__(self, tree: Path, work: Path, *, index: str | None = "", webdav: bool = False, **options):
+    def __init__(self, tree: Path, work: Path, *, index: str | None = "", webdav: bool = False, workers: int = 16,
+                 **options):
         if APACHE is None:
             raise FileNotFoundError("apache2 is not installed (tools/setup --test installs it)")
         super().__init__(tree, work, **options)
@@ -61,7 +67,8 @@ class Apache(PlainServer):
             f"ServerRoot {work}", f"PidFile {work}/pid", "ServerName localhost", f"Listen {self.address}:{self.port}",
             f"DocumentRoot {tree}", f"ErrorLog {work}/error.log", f"DefaultRuntimeDir {work}", f"Mutex file:{work}",
             # All of one thread, or it takes as long to start as the others take together.
-            "StartServers 1", "ThreadsPerChild 8", "MaxRequestWorkers 16", "TypesConfig /dev/null",
+            "StartServers 1", f"ThreadsPerChild {max(8, workers // 6)}", f"MaxRequestWorkers {workers}",
+            "TypesConfig /dev/null",
             "DirectoryIndex disabled", f"<Directory {tree}>", "Require all granted",
         ]
         if index is not None:
