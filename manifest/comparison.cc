@@ -72,7 +72,7 @@ void Comparison::compare_mode(const ManifestEntry& is, const ManifestEntry& said
 Status Comparison::begin_directory(const ManifestEntry& directory, const std::string& path) {
   if (levels_.empty()) {
     compare_mode(directory, root_entry(head_), path);
-    levels_.push_back({.path = "", .entries = std::optional<DirectoryCursor>(std::in_place, pages_, head_.root)});
+    levels_.push_back({.path = "", .entries = std::optional<ManifestCursor>(std::in_place, pages_, head_.root)});
     return {};
   }
   Level level{.path = path + "/", .entries = std::nullopt};

@@ -50,7 +50,7 @@ class Comparison final : public ScanVisitor {
   // A directory that is open; without a cursor the manifest has none such, which has been said.
   struct Level {
     std::string path;
-    std::optional<DirectoryCursor> entries;
+    std::optional<ManifestCursor> entries;
   };
   // The entry of that name, behind which the cursor stands then; what is before it is missing.
   Result<std::optional<ManifestEntry>> take(std::string_view name);

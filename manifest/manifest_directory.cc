@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 #include <map>
 #include <set>
 
 #include "manifest/blake3.h"
-#include "manifest/signature.h"
 
 namespace wormhole {
 namespace {
@@ -29,6 +29,11 @@ std::optional<Hash256> pinned_hash(std::string_view name) {
 }
 
 }  // namespace
+
+std::string sign_head(const SecretKey& key, const ManifestHead& head, std::string_view bytes) {
+  return key.sign(bytes, fmt::format("timestamp:{}\tfile:{}\tsequence:{}\thashed", head.created / 1'000'000'000,
+                                     kHeadName, head.sequence));
+}
 
 // --- a file --------------------------------------------------------------------------------------------------------
 
@@ -177,7 +182,7 @@ Status ManifestDirectory::write(const std::string& name, std::string_view bytes)
 
 Result<ManifestDirectory::Published> ManifestDirectory::publish(
     UnnamedFile pages, const ManifestHead& head, const std::function<std::string(std::string_view)>& sign,
-    size_t keep) {
+    const Retention& retention) {
   const std::string bytes = encode(head);
   const Hash256 hash = blake3(bytes);
   const std::string signature = sign ? sign(bytes) : "";
@@ -191,25 +196,45 @@ Result<ManifestDirectory::Published> ManifestDirectory::publish(
   if (!status) return fail(status.error());
   if (!sign) remove(std::string(kSignatureName));
   if (::fsync(directory_.get()) != 0) return fail(error_from_errno(errno, "sync " + path_));
-  return Published{.hash = hash, .removed = remove_old(head, hash, keep)};
+  return Published{.hash = hash, .removed = remove_old(head, hash, retention)};
+}
+
+std::chrono::seconds ManifestDirectory::age_of(const std::string& name) const {
+  struct stat s {};
+  if (::fstatat(directory_.get(), name.c_str(), &s, AT_SYMLINK_NOFOLLOW) != 0) return {};
+  return std::chrono::seconds(std::max<int64_t>(0, std::time(nullptr) - s.st_mtim.tv_sec));
 }
 
 // The number of files that were removed.
-size_t ManifestDirectory::remove_old(const ManifestHead& head, const Hash256& hash, size_t keep) const {
+size_t ManifestDirectory::remove_old(const ManifestHead& head, const Hash256& hash, Retention retention) const {
+  struct Old {
+    Hash256 hash, pages;
+    uint64_t bytes;
+  };
   const std::vector<std::string> all = names();
-  std::multimap<uint64_t, std::pair<Hash256, Hash256>, std::greater<>> before;  // by sequence: head, pages
+  std::multimap<uint64_t, Old, std::greater<>> before;  // by sequence
   for (const std::string& name : all) {
     const auto which = pinned_hash(name);
     if (!which || *which == hash) continue;
     const auto bytes = read(name, kMostHeadBytes);
     const auto old = bytes ? decode_head(*bytes) : Result<ManifestHead>(fail(bytes.error()));
     // One that is not older was never in its place: its publisher did not come to an end.
-    if (old && old->sequence < head.sequence) before.emplace(old->sequence, std::pair(*which, old->pages));
+    if (old && old->sequence < head.sequence) before.emplace(old->sequence, Old{*which, old->pages, old->pages_bytes});
   }
   std::set<std::string> stay = {pages_name(head.pages), pinned_head_name(hash), pinned_signature_name(hash)};
+  std::chrono::seconds replaced{0};  // so long ago
   for (const auto& [sequence, old] : before) {
-    if (keep-- == 0) break;
-    stay.insert({pinned_head_name(old.first), pinned_signature_name(old.first), pages_name(old.second)});
+    const std::string pages = pages_name(old.pages);
+    const uint64_t bytes = stay.contains(pages) ? 0 : old.bytes;
+    if (retention.count > 0) {
+      --retention.count;
+    } else if (replaced < retention.age && bytes <= retention.bytes) {
+      retention.bytes -= bytes;
+    } else {
+      break;
+    }
+    stay.insert({pinned_head_name(old.hash), pinned_signature_name(old.hash), pages});
+    replaced = age_of(pinned_head_name(old.hash));
   }
   size_t removed = 0;
   for (const std::string& name : all) {

@@ -5,6 +5,8 @@
 // Thread: the owner's.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -15,8 +17,12 @@
 #include "base/file_descriptor.h"
 #include "manifest/head.h"
 #include "manifest/reader.h"
+#include "manifest/signature.h"
 
 namespace wormhole {
+
+// The text of a head's signature; the trusted comment has time and sequence.
+std::string sign_head(const SecretKey& key, const ManifestHead& head, std::string_view bytes);
 
 // One that was found, with its pages open.
 struct StoredManifest {
@@ -48,6 +54,14 @@ class UnnamedFile {
   std::string path_;  // of the directory, for messages
 };
 
+// Which manifests stay when a new one takes their place, for those who still read them. They lie in the same directory,
+// a tree of a million files some 100 MB each.
+struct Retention {
+  size_t count = 1;             // the youngest in any case
+  std::chrono::seconds age{0};  // of the others those that were the current one within this time,
+  uint64_t bytes = 0;           // as long as their pages are no more than this
+};
+
 class ManifestDirectory {
  public:
   // To look at. kNotFound when it is not there.
@@ -69,6 +83,10 @@ class ManifestDirectory {
   Result<StoredManifest> current() const;
   // The greatest sequence of all that are there; 0: none is.
   uint64_t greatest_sequence() const;
+  // What one that was begun then (nanoseconds since the epoch) has to have.
+  uint64_t next_sequence(int64_t created) const {
+    return std::max(greatest_sequence() + 1, static_cast<uint64_t>(created / 1'000'000'000));
+  }
 
   Result<UnnamedFile> new_file();
   struct Published {
@@ -76,9 +94,8 @@ class ManifestDirectory {
     size_t removed = 0;
   };
   // `pages`: complete. `sign` makes a signature's text of the head's bytes; without it the manifest is not signed.
-  // Of the manifests before, `keep` stay as they are.
   Result<Published> publish(UnnamedFile pages, const ManifestHead& head,
-                            const std::function<std::string(std::string_view)>& sign, size_t keep);
+                            const std::function<std::string(std::string_view)>& sign, const Retention& retention = {});
 
  private:
   ManifestDirectory(std::string path, FileDescriptor directory)
@@ -87,7 +104,8 @@ class ManifestDirectory {
   Result<std::string> read(const std::string& name, size_t most) const;
   std::vector<std::string> names() const;
   void remove(const std::string& name) const;
-  size_t remove_old(const ManifestHead& head, const Hash256& hash, size_t keep) const;
+  std::chrono::seconds age_of(const std::string& name) const;
+  size_t remove_old(const ManifestHead& head, const Hash256& hash, Retention retention) const;
 
   std::string path_;
   FileDescriptor directory_;

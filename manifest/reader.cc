@@ -90,11 +90,11 @@ Result<std::vector<std::byte>> load_tree(const PageSource& source, const Manifes
   return std::vector<std::byte>(tree.begin(), tree.end());
 }
 
-DirectoryCursor::DirectoryCursor(const PageSource& source, const PageRef& directory)
+ManifestCursor::ManifestCursor(const PageSource& source, const PageRef& directory)
     : source_(source), root_(directory) {}
 
 // To the first entries at or below the page. `first`: the name that was announced for it; empty: none was.
-Status DirectoryCursor::descend(const PageRef& page, std::string_view first) {
+Status ManifestCursor::descend(const PageRef& page, std::string_view first) {
   auto loaded = load_page(source_, page);
   if (!loaded) return fail(loaded.error());
   std::string_view name;
@@ -116,7 +116,7 @@ Status DirectoryCursor::descend(const PageRef& page, std::string_view first) {
   return descend(below.page, below.first);
 }
 
-Result<const ManifestEntry*> DirectoryCursor::peek() {
+Result<const ManifestEntry*> ManifestCursor::peek() {
   if (!begun_) {
     begun_ = true;
     if (Status there = descend(root_, ""); !there) return fail(there.error());
@@ -132,7 +132,7 @@ Result<const ManifestEntry*> DirectoryCursor::peek() {
   return &entries_[at_];
 }
 
-Result<const ManifestEntry*> DirectoryCursor::seek(std::string_view name) {
+Result<const ManifestEntry*> ManifestCursor::seek(std::string_view name) {
   while (true) {
     auto at = peek();
     if (!at || *at == nullptr || (*at)->name >= name) return at;

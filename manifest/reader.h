@@ -37,10 +37,10 @@ Result<std::optional<ManifestEntry>> look_up_path(const PageSource& source, cons
 Result<std::vector<std::byte>> load_tree(const PageSource& source, const ManifestEntry& file);
 
 // The entries of a directory in the order of their names; one page of them is in memory at a time.
-class DirectoryCursor {
+class ManifestCursor {
  public:
   // The source outlives the cursor.
-  DirectoryCursor(const PageSource& source, const PageRef& directory);
+  ManifestCursor(const PageSource& source, const PageRef& directory);
 
   // The entry that it stands at, good until the next call of anything; nullptr behind the last one.
   Result<const ManifestEntry*> peek();

@@ -140,8 +140,9 @@ Result<SecretKey> SecretKey::parse(std::string_view text, const std::function<Re
     auto word = password();
     if (!word) return fail(word.error());
     const WipeAtEnd wipe_word{*word};
+    const std::string_view secret = *word;
     std::array<unsigned char, kSealedBytes> stream;
-    const int failed = ::crypto_pwhash_scryptsalsa208sha256(stream.data(), stream.size(), word->data(), word->size(),
+    const int failed = ::crypto_pwhash_scryptsalsa208sha256(stream.data(), stream.size(), secret.data(), secret.size(),
                                                             raw(salt), operations, memory);
     if (failed != 0)
       return fail(ErrorCode::kNoSpace, "not enough memory to decrypt the secret key: it needs {} MiB", memory >> 20);

@@ -58,7 +58,7 @@ struct Item {
   std::string path;  // relative to the root
   std::string why;   // left out
   FileStamp stamp;
-  bool known = false;  // hash and tree are those of the known tree
+  bool known = false;  // hash and tree are those of the known tree, or there are none
 
   // Of its hashing.
   std::unique_ptr<HashTreeBuilder> nodes;  // of a file of more than one block
@@ -97,6 +97,20 @@ ManifestEntry entry_of(std::string_view name, ManifestEntry::Type type, const Fi
   entry.mtime_ns = stamp.mtime_ns;
   if (type == ManifestEntry::Type::kFile) entry.size = stamp.size;
   return entry;
+}
+
+int64_t nanoseconds_now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Written so shortly before a moment, or since, that it is likely to be written on. A time that is still to come says
+// nothing.
+bool is_being_written(const ManifestEntry& entry, int64_t moment) {
+  const int64_t now = nanoseconds_now();
+  constexpr int64_t kSecond = 1'000'000'000;
+  const bool is_to_come = std::pair(entry.mtime, int64_t{entry.mtime_ns}) > std::pair(now / kSecond, now % kSecond);
+  return !is_to_come && !is_older(entry, moment);
 }
 
 // --- hashing -------------------------------------------------------------------------------------------------------
@@ -261,23 +275,28 @@ class Scan {
       : root_(root), options_(options), visitor_(visitor), hashers_(root, options.threads) {}
 
   Result<ScanProgress> run() {
-    std::optional<DirectoryCursor> known;
+    std::optional<ManifestCursor> known;
     if (options_.known != nullptr) known.emplace(options_.known->pages, options_.known->head.root);
     FileStamp stamp;
     if (const int error = stamp_of(root_, "", &stamp); error != 0)
       return fail(error_from_errno(error, "look at the directory"));
     device_ = stamp.device;
-    if (Status walked = directory("", "", known); !walked) return fail(walked.error());
+    if (Status walked = directory("", entry_of("", ManifestEntry::Type::kDirectory, stamp), known); !walked)
+      return fail(walked.error());
     if (Status handed = hand_out(0); !handed) return fail(handed.error());
     return progress();
   }
 
  private:
-  Status directory(const std::string& path, std::string_view name, std::optional<DirectoryCursor>& known) {
+  // `self`: as it was found. `known`: its entries in the known tree.
+  Status directory(const std::string& path, ManifestEntry self, std::optional<ManifestCursor>& known) {
+    if (known && options_.following && options_.following->changed != nullptr &&
+        !options_.following->changed->contains(path))
+      return known_directory(path, std::move(self), known);
     const auto here = LocalDirectory::read(root_, path);
     if (!here) return path.empty() ? fail(here.error()) : left_out(path, here.error().message);
     Item& begin = add(Item::What::kBegin, path);
-    begin.entry = entry_of(name, ManifestEntry::Type::kDirectory, here->stamp());
+    begin.entry = entry_of(self.name, ManifestEntry::Type::kDirectory, here->stamp());
     for (size_t i = 0; i < here->size(); ++i) {
       if (Status added = entry(path, (*here)[i], known); !added) return added;
       if (Status handed = next_batch(false); !handed) return handed;
@@ -286,17 +305,42 @@ class Scan {
     return next_batch(false);
   }
 
-  Status entry(const std::string& directory_path, LocalDirectory::Entry local, std::optional<DirectoryCursor>& known) {
+  // As the known tree has it, but for what is below it.
+  Status known_directory(const std::string& path, ManifestEntry self, std::optional<ManifestCursor>& known) {
+    add(Item::What::kBegin, path).entry = std::move(self);
+    while (true) {
+      const auto at = known->peek();
+      if (!at) return fail(at.error());
+      if (*at == nullptr) break;
+      const ManifestEntry& entry = **at;
+      const std::string below = join(path, entry.name);
+      if (entry.type == ManifestEntry::Type::kDirectory) {
+        std::optional<ManifestCursor> entries(std::in_place, options_.known->pages, entry.page);
+        if (Status walked = directory(below, entry, entries); !walked) return walked;
+      } else {
+        const bool is_file = entry.type == ManifestEntry::Type::kFile;
+        Item& item = add(is_file ? Item::What::kFile : Item::What::kSymlink, below);
+        item.entry = entry;
+        item.known = is_file;
+      }
+      known->advance();
+      if (Status handed = next_batch(false); !handed) return handed;
+    }
+    add(Item::What::kEnd, path);
+    return next_batch(false);
+  }
+
+  Status entry(const std::string& directory_path, LocalDirectory::Entry local, std::optional<ManifestCursor>& known) {
     const std::string path = join(directory_path, local.name);
     const ManifestEntry* before = look_up_known(known, local.name);
     if (S_ISDIR(local.stamp.mode)) {
       if (path == kManifestDirectory) return {};
       if (options_.excluded == std::pair(local.stamp.device, local.stamp.inode)) return {};
       if (options_.one_file_system && local.stamp.device != device_) return {};
-      std::optional<DirectoryCursor> below;
+      std::optional<ManifestCursor> below;
       if (before != nullptr && before->type == ManifestEntry::Type::kDirectory)
         below.emplace(options_.known->pages, before->page);
-      return directory(path, local.name, below);
+      return directory(path, entry_of(local.name, ManifestEntry::Type::kDirectory, local.stamp), below);
     }
     if (local.error != 0) return left_out(path, std::strerror(local.error));
     if (S_ISLNK(local.stamp.mode)) return symlink(path, local);
@@ -313,10 +357,16 @@ class Scan {
       item.known = true;
       item.entry.hash = before->hash;
       item.entry.tree = before->tree;
+    } else if (is_not_to_read_now(item)) {
+      item.known = true;  // all that there is to know of it now
     } else {
       batch_->bytes += item.entry.size;
     }
     return {};
+  }
+
+  bool is_not_to_read_now(const Item& item) const {
+    return options_.following && item.is_large() && is_being_written(item.entry, options_.following->begun);
   }
 
   Status symlink(const std::string& path, LocalDirectory::Entry local) {
@@ -331,7 +381,7 @@ class Scan {
   }
 
   // Nothing when the known manifest says nothing of it, or cannot be read any more.
-  const ManifestEntry* look_up_known(std::optional<DirectoryCursor>& known, std::string_view name) {
+  const ManifestEntry* look_up_known(std::optional<ManifestCursor>& known, std::string_view name) {
     if (!known) return nullptr;
     const auto at = known->seek(name);
     if (!at) {
@@ -406,6 +456,7 @@ class Scan {
 
   // What a manifest says is believed as far as it fits together.
   Status hand_known(Item& item) {
+    if (options_.known == nullptr) return visitor_.entry(std::move(item.entry), {}, item.path);  // it has no tree
     const auto tree = load_tree(options_.known->pages, item.entry);
     if (!tree) {
       log::warn("a file is hashed again: path={} error={}", item.path, tree.error().message);
@@ -426,10 +477,15 @@ class Scan {
         return error == ENOENT ? Status() : visitor_.left_out(item.path, std::strerror(error));
       if (!S_ISREG(item.stamp.mode)) return visitor_.left_out(item.path, "it is no file any more");
       item.entry = entry_of(before.entry.name, ManifestEntry::Type::kFile, item.stamp);
+      if (is_not_to_read_now(item)) break;
       hashers_.put(*again_);
       if (Status done = wait_for(*again_); !done) return done;
       if (item.failure == 0) return visitor_.entry(std::move(item.entry), item.tree, item.path);
       if (item.failure != kChanged) return visitor_.left_out(item.path, std::strerror(item.failure));
+    }
+    if (options_.following) {
+      const Item& last = again_->items.front();
+      return visitor_.entry(entry_of(before.entry.name, ManifestEntry::Type::kFile, last.stamp), {}, before.path);
     }
     return visitor_.left_out(before.path, "it changes while it is read");
   }

@@ -9,12 +9,16 @@
 // What a file's entry says is of one moment: the file is looked at before and after it is read, and read again when the
 // two differ.
 //
+// A tree that is followed is scanned again and again: what is being written just now is not waited for, and directories
+// of which it is known that nothing in them has changed are not looked at.
+//
 // Thread: the caller's; the visitor is called on it.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -33,10 +37,21 @@ struct KnownTree {
   PageSource pages;  // may be called by several threads
 };
 
+// Of a tree that is followed.
+struct Following {
+  int64_t begun = 0;  // this scan; nanoseconds since the epoch
+  // Paths of directories, without a slash at either end, "" is the root: only in these something can be another than in
+  // the known tree. nullptr: in any.
+  const std::set<std::string>* changed = nullptr;
+};
+
 struct ScanOptions {
   int threads = 1;
   bool one_file_system = false;
   const KnownTree* known = nullptr;
+  // A file that changes while it is read has an entry without a hash then, and is not left out; nor is a large one read
+  // that was written just now: who goes on to write it makes all reading futile. Such files need another look.
+  std::optional<Following> following;
   // A directory that is not part of the tree, wherever it lies: device and inode.
   std::optional<std::pair<uint64_t, uint64_t>> excluded;
 };

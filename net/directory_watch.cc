@@ -67,7 +67,7 @@ std::vector<std::string> subdirectories(const std::string& path) {
 
 class DirectoryWatch::Watcher {
  public:
-  Watcher(std::string root, OnChanges on_changes, DirectoryWatchOptions options)
+  Watcher(std::string root, OnChanges on_changes, const DirectoryWatchOptions& options)
       : root_(std::move(root)), on_changes_(std::move(on_changes)), options_(options), debounce_(options) {}
 
   ~Watcher() {
@@ -101,6 +101,7 @@ class DirectoryWatch::Watcher {
     if (error == ENOTDIR) return fail(ErrorCode::kInvalid, "{} is not a directory", root_);
     if (error != 0 && error != ENOSPC) return fail(error_from_errno(error, "watch " + root_));
     watch_below("");
+    if (!goes_on()) return fail(ErrorCode::kCancelled, "interrupted");
     if (!blind_) blindness_is_known_ = false;
     return {};
   }
@@ -112,7 +113,7 @@ class DirectoryWatch::Watcher {
 
   void watch_below(const std::string& directory) {
     std::vector<std::string> to_do{directory};
-    while (!to_do.empty() && !blind_) {
+    while (!to_do.empty() && !blind_ && goes_on()) {
       const std::string parent = std::move(to_do.back());
       to_do.pop_back();
       for (const std::string& name : subdirectories(full(parent))) {
@@ -123,6 +124,8 @@ class DirectoryWatch::Watcher {
       }
     }
   }
+
+  bool goes_on() const { return !options_.goes_on || options_.goes_on(); }
 
   // An errno: it is gone, no directory any more, or cannot be watched. 0 when it is watched.
   int watch(const std::string& directory) {
@@ -289,7 +292,7 @@ DirectoryWatch::DirectoryWatch(std::unique_ptr<Watcher> watcher) : watcher_(std:
 DirectoryWatch::~DirectoryWatch() = default;
 
 Result<std::unique_ptr<DirectoryWatch>> DirectoryWatch::start(const std::string& root, OnChanges on_changes,
-                                                              DirectoryWatchOptions options) {
+                                                              const DirectoryWatchOptions& options) {
   auto watcher = std::make_unique<Watcher>(root, std::move(on_changes), options);
   if (Status started = watcher->start(); !started) return fail(started.error());
   return std::unique_ptr<DirectoryWatch>(new DirectoryWatch(std::move(watcher)));

@@ -39,6 +39,9 @@ struct DirectoryWatchOptions {
   std::chrono::milliseconds at_most{3000};
   // While some directories cannot be watched: how often to say `rescan`, and to try again to watch them.
   std::chrono::milliseconds blind{60'000};
+  // Asked while a tree is walked, which may take long: false ends it, start() with kCancelled. From the thread of
+  // start(), and from wh-watch. Empty: it goes on.
+  std::function<bool()> goes_on;
 };
 
 // When a batch is due. Pure: the clock is the caller's.
@@ -71,9 +74,9 @@ class DirectoryWatch {
   // When it returns, every change from now on will be told: who scans the tree afterwards misses nothing. Symbolic
   // links are not followed. More directories than the kernel watches for one user (fs.inotify.max_user_watches) are no
   // error: a line in the log says so, and `rescan` comes every `options.blind`. Errors: kNotFound, kInvalid (not a
-  // directory), kForbidden, kBusy (too many watches of this kind for one user), kIo.
+  // directory), kForbidden, kBusy (too many watches of this kind for one user), kCancelled, kIo.
   static Result<std::unique_ptr<DirectoryWatch>> start(const std::string& root, OnChanges on_changes,
-                                                       DirectoryWatchOptions options = {});
+                                                       const DirectoryWatchOptions& options = {});
   // Waits for a batch that is just being told; what has not been told is not told any more.
   ~DirectoryWatch();
   DirectoryWatch(const DirectoryWatch&) = delete;

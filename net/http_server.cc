@@ -25,6 +25,7 @@
 #include "net/listening_socket.h"
 #include "net/range_header.h"
 #include "net/served_directory.h"
+#include "net/sha256.h"
 #include "net/tls_identity.h"
 
 namespace wormhole {
@@ -287,14 +288,16 @@ class HttpServer::Daemon {
  private:
   void stop() {
     if (daemon_ == nullptr) return;
-    MHD_quiesce_daemon(daemon_);  // the socket is ours again
-    socket_.reset();
+    // The workers may still be taking the socket out of their epolls, so its number stays taken until they have ended.
+    MHD_quiesce_daemon(daemon_);
+    ::shutdown(socket_.get(), SHUT_RDWR);
     ending_ = true;
     {
       std::unique_lock lock(mutex_);
       idle_.wait_for(lock, grace_, [this]() NO_THREAD_SAFETY_ANALYSIS { return active_ == 0; });
     }
     MHD_stop_daemon(daemon_);
+    socket_.reset();
   }
 
   // Paths are taken apart before they are decoded: an encoded '/' is no separator.
@@ -398,7 +401,8 @@ class HttpServer::Daemon {
       Result<ServedFile> file = directory_.find(*path);
       if (!file) return Response::error(status_of(file.error().code));
       if (file->is_directory) {
-        return path->ends_with_slash ? answer_directory(std::move(*file), *path) : redirect_to_directory(*path);
+        return path->ends_with_slash ? answer_directory(connection, std::move(*file), *path)
+                                     : redirect_to_directory(*path);
       }
       if (path->ends_with_slash) return Response::error(404);
       const bool is_head = request.method == "HEAD";
@@ -461,11 +465,19 @@ class HttpServer::Daemon {
     return response;
   }
 
-  Response answer_directory(ServedFile directory, const ServedPath& path) const {
+  // The page's hash is its ETag: so a client who has it already is told, and sent nothing.
+  Response answer_directory(MHD_Connection* connection, ServedFile directory, const ServedPath& path) const {
     const Result<std::string> page = directory_.index(std::move(directory), path);
     if (!page) return Response::error(status_of(page.error().code));
-    Response response(200, *page);
-    response.header("Content-Type", "text/html; charset=utf-8");
+    Sha256 hash;
+    hash.update(std::as_bytes(std::span(*page)));
+    const Validator validator{'"' + to_hex(hash.digest()).substr(0, 32) + '"', ""};
+    RequestConditions conditions;
+    conditions.if_none_match = request_header(connection, "If-None-Match");
+    const bool has_it = answer_file_request(conditions, validator, page->size()).status == 304;
+    Response response(has_it ? 304 : 200, has_it ? std::string() : *page);
+    response.header("ETag", validator.etag);
+    if (!has_it) response.header("Content-Type", "text/html; charset=utf-8");
     return response;
   }
 
@@ -494,7 +506,7 @@ HttpServer::HttpServer(std::unique_ptr<Daemon> daemon, std::string url, uint16_t
 HttpServer::~HttpServer() = default;
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& options) {
-  Result<ServedDirectory> directory = ServedDirectory::open(options.directory);
+  Result<ServedDirectory> directory = ServedDirectory::open(options.directory, options.hidden);
   if (!directory) return fail(directory.error());
   Result<ListeningSocket> socket = ListeningSocket::open(options.address, options.port);
   if (!socket) return fail(socket.error());

@@ -26,6 +26,7 @@ struct HttpServerSecrets {
 
 struct HttpServerOptions {
   std::string directory;
+  std::string hidden;  // a directory to hand out as /.wormhole/ (served_directory.h); empty: what `directory` has there
   std::string address = "127.0.0.1";  // an IPv4 or IPv6 address, or a host name
   uint16_t port = 0;                  // 0: any free one, see HttpServer::port()
   // Open at a time; more wait until one of them ends. Each needs two descriptors: itself, and a file. The default fits

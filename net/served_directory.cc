@@ -107,6 +107,17 @@ std::string index_page(const ServedPath& path, const std::vector<IndexEntry>& en
   return page + "</pre><hr></body>\r\n</html>\r\n";
 }
 
+Result<FileDescriptor> open_root(const std::string& path) {
+  FileDescriptor root(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root && errno == ENOTDIR) return fail(ErrorCode::kInvalid, "{} is not a directory", path);
+  if (!root) return fail(error_from_errno(errno, path));
+  if (!open_beneath(root.get(), ".", kRead | O_DIRECTORY)) {
+    if (errno == ENOSYS) return fail(ErrorCode::kIo, "this kernel has no openat2(2): Linux 5.6 or later is needed");
+    return fail(error_from_errno(errno, path));
+  }
+  return root;
+}
+
 }  // namespace
 
 Result<ServedPath> ServedPath::parse(std::string_view url_path) {
@@ -146,21 +157,34 @@ std::string ServedPath::encoded() const {
   return path;
 }
 
-Result<ServedDirectory> ServedDirectory::open(const std::string& path) {
-  FileDescriptor root(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root && errno == ENOTDIR) return fail(ErrorCode::kInvalid, "{} is not a directory", path);
-  if (!root) return fail(error_from_errno(errno, path));
-  if (!open_beneath(root.get(), ".", kRead | O_DIRECTORY)) {
-    if (errno == ENOSYS) return fail(ErrorCode::kIo, "this kernel has no openat2(2): Linux 5.6 or later is needed");
-    return fail(error_from_errno(errno, path));
-  }
-  return ServedDirectory(std::move(root));
+Result<ServedDirectory> ServedDirectory::open(const std::string& path, const std::string& hidden) {
+  Result<FileDescriptor> root = open_root(path);
+  if (!root) return fail(root.error());
+  ServedDirectory directory(std::move(*root));
+  if (hidden.empty()) return directory;
+  Result<FileDescriptor> aside = open_root(hidden);
+  if (!aside) return fail(aside.error());
+  directory.hidden_ = std::move(*aside);
+  struct stat status = {};
+  if (::fstat(directory.hidden_.get(), &status) != 0) return fail(error_from_errno(errno, hidden));
+  directory.hidden_identity_ = {status.st_dev, status.st_ino};
+  return directory;
+}
+
+FileDescriptor ServedDirectory::open_entry(const ServedPath& path) const {
+  if (!hidden_ || path.segments.empty() || path.segments.front() != kHiddenName)
+    return open_beneath(root_.get(), path.relative(), kRead);
+  const std::string_view name = path.segments.size() == 2 ? std::string_view(path.segments.back()) : "";
+  if (name.starts_with("manifest") || name.starts_with("pages-"))
+    return open_beneath(hidden_.get(), path.segments.back(), kRead);
+  errno = ENOENT;
+  return {};
 }
 
 Result<ServedFile> ServedDirectory::find(const ServedPath& path) const {
   const std::string name = path.relative();
   ServedFile file;
-  file.fd = open_beneath(root_.get(), name, kRead);
+  file.fd = open_entry(path);
   if (!file.fd) return fail(error_of_open(errno, name));
   struct stat status = {};
   if (::fstat(file.fd.get(), &status) != 0) return fail(error_from_errno(errno, name));
@@ -182,6 +206,7 @@ Result<std::string> ServedDirectory::index(ServedFile directory, const ServedPat
     struct stat status = {};
     if (path.segments.empty() && name == kHiddenName) continue;
     if (!may_be_entry(name) || !stat_entry(::dirfd(stream.get()), path, name, &status)) continue;
+    if (hidden_ && std::pair<uint64_t, uint64_t>(status.st_dev, status.st_ino) == hidden_identity_) continue;
     entries.push_back({std::string(name), S_ISDIR(status.st_mode), status.st_size, status.st_mtim.tv_sec});
   }
   std::sort(entries.begin(), entries.end(), [](const IndexEntry& a, const IndexEntry& b) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -48,8 +49,10 @@ struct ServedFile {
 
 class ServedDirectory {
  public:
-  // Errors: kNotFound, kInvalid (not a directory), kForbidden, kIo.
-  static Result<ServedDirectory> open(const std::string& path);
+  // `hidden`: a directory whose files are handed out below kHiddenName, in the place of what may be there under this
+  // name: those of a manifest (docs/MANIFEST.md), whatever else lies beside them. Neither is listed, wherever it lies
+  // itself. Empty: none. Errors: kNotFound, kInvalid (not a directory), kForbidden, kIo.
+  static Result<ServedDirectory> open(const std::string& path, const std::string& hidden = "");
 
   // A regular file or a directory. Errors: kNotFound (also for anything else, and for links that lead out), kForbidden,
   // kBusy (no descriptor is free), kIo.
@@ -62,10 +65,12 @@ class ServedDirectory {
 
  private:
   explicit ServedDirectory(FileDescriptor root) : root_(std::move(root)) {}
+  FileDescriptor open_entry(const ServedPath& path) const;
   // False when the entry `name` of the directory at `path` is not to be shown.
   bool stat_entry(int directory, const ServedPath& path, std::string_view name, struct stat* status) const;
 
-  FileDescriptor root_;
+  FileDescriptor root_, hidden_;
+  std::pair<uint64_t, uint64_t> hidden_identity_;  // device and inode
 };
 
 }  // namespace wormhole

@@ -1,9 +1,10 @@
-// wormhole host DIR: hands a directory out over HTTP or HTTPS until SIGINT or SIGTERM. SIGHUP: token, certificate and
-// log are opened again.
+// wormhole host DIR: hands a directory out over HTTP or HTTPS until SIGINT or SIGTERM, with a manifest that follows it.
+// SIGHUP: token, certificate and log are opened again.
 
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 
@@ -21,7 +23,10 @@
 #include "net/access_log.h"
 #include "net/credentials.h"
 #include "net/http_server.h"
+#include "tools/cache_home.h"
 #include "tools/command.h"
+#include "tools/key_files.h"
+#include "tools/live_manifest.h"
 
 namespace wormhole {
 namespace {
@@ -36,6 +41,9 @@ struct HostOptions {
   std::string directory;
   std::string listen = "127.0.0.1:8080";
   std::string token_file, certificate_file, key_file, log_file;
+  std::string manifest = "auto";
+  std::string manifest_directory, sign, password_file;
+  int rescan_minutes = 60;
   bool quiet = false;
   bool json = false;
 };
@@ -93,6 +101,58 @@ unsigned raise_connections() {
   return static_cast<unsigned>(std::min(left / 2, kMostConnections));
 }
 
+// --- the manifest ---------------------------------------------------------------------------------------------------
+
+// For this user only: it tells the names of files that others may not list.
+Result<std::string> default_manifest_directory(const std::string& tree) {
+  std::error_code error;
+  const std::string path = std::filesystem::canonical(tree, error).string();
+  const std::string all = cache_home() + "/host";
+  std::filesystem::create_directories(all, error);
+  std::string own = all + "/" + distinct_name(std::filesystem::path(path).filename(), path);
+  if (::mkdir(own.c_str(), 0700) != 0 && errno != EEXIST) return fail(error_from_errno(errno, "make " + own));
+  return own;
+}
+
+// One that `wormhole index` has written is its owner's to renew.
+bool has_manifest_of_its_own(const std::string& tree) {
+  std::error_code ignored;
+  return std::filesystem::exists(fmt::format("{}/{}/{}", tree, kManifestDirectory, kHeadName), ignored);
+}
+
+// Null: none is kept. What nobody has asked for in so many words may fail: the files are served without.
+Result<std::unique_ptr<LiveManifest>> open_manifest(const HostOptions& options, std::optional<SecretKey> key) {
+  const bool asked_for = !options.manifest_directory.empty() || key;
+  if (options.manifest == "off") {
+    if (asked_for) return fail(ErrorCode::kInvalid, "--manifest=off goes with neither --manifest-dir nor --sign");
+    return nullptr;
+  }
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(options.directory, ignored)) return nullptr;  // which the server tells of
+  if (!asked_for && has_manifest_of_its_own(options.directory)) {
+    log::info("the manifest that is in {}/{} is served as it is", options.directory, kManifestDirectory);
+    return nullptr;
+  }
+  LiveManifestOptions live;
+  live.tree = options.directory;
+  live.key = std::move(key);
+  live.rescan = std::chrono::minutes(options.rescan_minutes);
+  Result<std::string> place = options.manifest_directory.empty() ? default_manifest_directory(options.directory)
+                                                                 : Result<std::string>(options.manifest_directory);
+  Result<std::unique_ptr<LiveManifest>> opened = fail(ErrorCode::kInvalid, "");
+  if (place) {
+    live.place = std::move(*place);
+    opened = LiveManifest::open(std::move(live));
+  } else {
+    opened = fail(place.error());
+  }
+  if (opened || asked_for) return opened;
+  log::warn("served without a manifest: {}", opened.error().message);
+  return nullptr;
+}
+
+// --- the server -----------------------------------------------------------------------------------------------------
+
 void print_start(const HostOptions& options, const HttpServer& server) {
   if (options.json) {
     std::error_code ignored;
@@ -117,6 +177,13 @@ void renew(const HostOptions& options, HttpServer& server, AccessLog* log) {
 }
 
 int host(const HostOptions& options) {
+  if (options.quiet) log::configure(log::Level::kWarn, "");
+  std::optional<SecretKey> signing_key;
+  if (!options.sign.empty()) {  // while Ctrl-C still ends it: a password may be asked for
+    Result<SecretKey> key = read_secret_key(options.sign, options.password_file);
+    if (!key) return report(key.error());
+    signing_key = std::move(*key);
+  }
   // Blocked before the server's threads exist, so that they inherit it and the signals wait for sigwait().
   sigset_t signals;
   sigemptyset(&signals);
@@ -138,10 +205,14 @@ int host(const HostOptions& options) {
     log = std::move(*opened);
     server_options.log = [log = log.get()](std::string_view line) { log->add(line); };
   }
+  Result<std::unique_ptr<LiveManifest>> manifest = open_manifest(options, std::move(signing_key));
+  if (!manifest) return report(manifest.error());
+  if (*manifest) server_options.hidden = (*manifest)->place();
   Result<std::unique_ptr<HttpServer>> server = HttpServer::start(server_options);
   if (!server) return report(server.error());
 
   print_start(options, **server);
+  if (*manifest) (*manifest)->start();
   int signal = SIGHUP;
   for (;;) {
     sigwait(&signals, &signal);
@@ -151,6 +222,7 @@ int host(const HostOptions& options) {
   // A second one ends the process as if it had no handler.
   sigdelset(&signals, SIGHUP);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  if (*manifest) (*manifest)->stop();
   server->reset();
   return 0;
 }
@@ -172,9 +244,26 @@ CLI::App* add_host_command(CLI::App& program, Run& run) {
           ->type_name("FILE");
   certificate->needs(
       command->add_option("--tls-key", options->key_file, "Its key (PEM)")->type_name("FILE")->needs(certificate));
+  command
+      ->add_option("--manifest", options->manifest,
+                   "auto: a manifest is made of DIR and follows it, unless DIR has one; off: none is made")
+      ->type_name("auto|off")
+      ->check(CLI::IsMember({"auto", "off"}).description(""))
+      ->capture_default_str();
+  command->add_option("--manifest-dir", options->manifest_directory, "Where the manifest lies; default: below ~/.cache")
+      ->type_name("DIR");
+  auto* sign = command->add_option("--sign", options->sign, "minisign's secret key, to sign the manifest with")
+                   ->type_name("FILE");
+  command->add_option("--password-file", options->password_file, "Its password; default: the terminal is asked")
+      ->type_name("FILE")
+      ->needs(sign);
+  command->add_option("--rescan", options->rescan_minutes, "All of DIR is looked at so often, for what inotify misses")
+      ->type_name("MINUTES")
+      ->check(CLI::Range(0, 525'600))
+      ->capture_default_str();
   command->add_option("--log", options->log_file, "A line for each request goes there, not to standard error")
       ->type_name("FILE");
-  command->add_flag("-q,--quiet", options->quiet, "No line for each request on standard error");
+  command->add_flag("-q,--quiet", options->quiet, "No line for each request on standard error, nor for each manifest");
   command->add_flag("--json", options->json, "The line at the start is a JSON object: url, port, directory");
   command->callback([options, &run] { run = [options] { return host(*options); }; });
   return command;

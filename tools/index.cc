@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -82,49 +81,6 @@ int complain(const Error& error) {
 
 void print(const nlohmann::json& value) {
   fmt::print("{}\n", value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-}
-
-// --- keys -----------------------------------------------------------------------------------------------------------
-
-// On the terminal, unseen.
-Result<std::string> ask_password(const std::string& what) {
-  const FileDescriptor terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY));
-  if (!terminal)
-    return fail(ErrorCode::kInvalid,
-                "{} is encrypted, and there is no terminal to ask for its password: give it with "
-                "--password-file",
-                what);
-  termios before{};
-  ::tcgetattr(terminal.get(), &before);
-  termios unseen = before;
-  unseen.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-  const auto show = [&](const std::string& text) {
-    return ::write(terminal.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  };
-  show(fmt::format("Password of {}: ", what));
-  ::tcsetattr(terminal.get(), TCSAFLUSH, &unseen);
-  std::string word(1024, '\0');
-  const ssize_t n = ::read(terminal.get(), word.data(), word.size());
-  ::tcsetattr(terminal.get(), TCSAFLUSH, &before);
-  show("\n");
-  if (interrupted_by() != 0 || n <= 0) return fail(ErrorCode::kCancelled, "no password was given");
-  word.resize(static_cast<size_t>(n));
-  if (word.ends_with('\n')) word.pop_back();
-  return word;
-}
-
-Result<SecretKey> secret_key(const IndexOptions& options) {
-  const auto text = read_key_file(options.sign);
-  if (!text) return fail(text.error());
-  auto key = SecretKey::parse(*text, [&]() -> Result<std::string> {
-    if (options.password_file.empty()) return ask_password(options.sign);
-    auto word = read_key_file(options.password_file);
-    if (!word) return word;
-    word->resize(std::min(word->find_first_of("\r\n"), word->size()));
-    return word;
-  });
-  if (!key) return fail(key.error().code, "{}: {}", options.sign, key.error().message);
-  return key;
 }
 
 // --- what is shown --------------------------------------------------------------------------------------------------
@@ -258,7 +214,7 @@ class Indexing {
     // First of all: nobody wants to be asked after an hour.
     std::optional<SecretKey> key;
     if (!options_.sign.empty()) {
-      auto parsed = secret_key(options_);
+      auto parsed = read_secret_key(options_.sign, options_.password_file);
       if (!parsed) return fail(parsed.error());
       key = std::move(*parsed);
     }
@@ -291,14 +247,12 @@ class Indexing {
     auto head = publisher.finish();
     if (!head) return fail(head.error());
     head->created = created;
-    head->sequence = std::max(directory->greatest_sequence() + 1, static_cast<uint64_t>(created / 1'000'000'000));
+    head->sequence = directory->next_sequence(created);
     head->mirrors = std::move(*mirrors);
-    const auto sign = [&](std::string_view bytes) {
-      return key->sign(bytes, fmt::format("timestamp:{}\tfile:{}\tsequence:{}\thashed", created / 1'000'000'000,
-                                          kHeadName, head->sequence));
-    };
-    const auto published = directory->publish(
-        std::move(*pages), *head, key ? sign : std::function<std::string(std::string_view)>(), options_.keep);
+    const auto sign = [&](std::string_view bytes) { return sign_head(*key, *head, bytes); };
+    const auto published =
+        directory->publish(std::move(*pages), *head, key ? sign : std::function<std::string(std::string_view)>(),
+                           {.count = options_.keep});
     if (!published) return fail(published.error());
     display.finish();
     report(*head, published->hash, *walked, key, publisher, display.seconds());

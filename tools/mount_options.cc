@@ -1,7 +1,5 @@
 #include "tools/mount_options.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -12,6 +10,7 @@
 #include <set>
 
 #include "net/listing_s3.h"
+#include "tools/cache_home.h"
 
 namespace wormhole {
 namespace {
@@ -261,6 +260,7 @@ const std::map<std::string, Setter>& setters() {
                           {"manifest", ListingKind::kManifest}});
        }},
       {"manifest-key", [](MountOptions& o, auto& v) { return set_readable_file(o.manifest_key_file, v); }},
+      {"manifest-mirrors", [](MountOptions& o, auto& v) { return set_switch(o.manifest_mirrors, v); }},
       {"manifest", [](MountOptions& o, auto& v) { return set_manifest(o.manifest, v); }},
       {"log", [](MountOptions& o, auto& v) { return set_path(o.log_file, v); }},
       {"log-level", [](MountOptions& o, auto& v) { return set_log_level(o.log_level, v); }},
@@ -358,19 +358,7 @@ Result<uint64_t> parse_size(const std::string& text) {
 }
 
 std::string default_cache_directory(const Url& url) {
-  std::string base = "/var/cache";
-  if (::geteuid() != 0) {
-    const char* xdg = std::getenv("XDG_CACHE_HOME");
-    const char* home = std::getenv("HOME");
-    base = xdg != nullptr && *xdg == '/' ? xdg : std::string(home != nullptr ? home : "/tmp") + "/.cache";
-  }
-  // FNV-1a: two URLs that look alike after the replacement get different directories.
-  uint64_t hash = 14695981039346656037ull;
-  for (const char c : url.display()) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-  std::string readable = url.host() + url.path();
-  std::replace_if(
-      readable.begin(), readable.end(), [](unsigned char c) { return !std::isalnum(c) && c != '.' && c != '-'; }, '_');
-  return fmt::format("{}/wormhole/{}-{:016x}", base, readable.substr(0, 80), hash);
+  return cache_home() + "/" + distinct_name(url.host() + url.path(), url.display());
 }
 
 }  // namespace wormhole

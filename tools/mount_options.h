@@ -35,6 +35,7 @@ struct MountOptions {
   ListingOptions listing;
   std::string manifest_key_file;    // of minisign; a manifest must be signed with it
   std::optional<Hash256> manifest;  // this very one
+  bool manifest_mirrors = true;     // those that it names are asked
   std::string endpoint;             // of S3; empty: Amazon's
   std::string region;               // of S3; empty: what the environment says, else us-east-1
   VerifyMode verify = VerifyMode::kAuto;

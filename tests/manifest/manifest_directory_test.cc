@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <set>
+#include <vector>
 
 #include "manifest/blake3.h"
 #include "manifest/writer.h"
@@ -22,8 +24,8 @@ class ManifestDirectoryTest : public ::testing::Test {
     return out;
   }
   // A manifest of one file that is called `name`.
-  ManifestHead publish(ManifestDirectory& directory, const std::string& name, uint64_t sequence, size_t keep = 1,
-                       const std::function<std::string(std::string_view)>& sign = nullptr) {
+  ManifestHead publish(ManifestDirectory& directory, const std::string& name, uint64_t sequence,
+                       const Retention& keep = {}, const std::function<std::string(std::string_view)>& sign = nullptr) {
     auto pages = directory.new_file();
     ManifestWriter writer([&](std::string_view bytes) { return pages->append(bytes); });
     EXPECT_TRUE(writer.begin({.type = ManifestEntry::Type::kDirectory}));
@@ -58,15 +60,39 @@ TEST_F(ManifestDirectoryTest, AReaderOfTheOneBeforeStillFindsItsPages) {
   const ManifestHead c = publish(*directory, "c", 3);
   EXPECT_EQ(files(),
             (std::set<std::string>{"manifest", pinned(b), pages_name(b.pages), pinned(c), pages_name(c.pages)}));
-  const ManifestHead d = publish(*directory, "d", 4, 0);
+  const ManifestHead d = publish(*directory, "d", 4, {.count = 0});
   EXPECT_EQ(files(), (std::set<std::string>{"manifest", pinned(d), pages_name(d.pages)}));
+}
+
+// How long ago one was replaced is how old the next one is.
+TEST_F(ManifestDirectoryTest, WhatWasCurrentLatelyStaysAsLongAsThereIsRoom) {
+  constexpr std::chrono::minutes kAge(10);
+  auto directory = ManifestDirectory::open_to_write(path());
+  std::vector<ManifestHead> heads;
+  for (uint64_t i = 0; i < 5; ++i) {
+    heads.push_back(publish(*directory, std::string(1, static_cast<char>('a' + i)), i + 1,
+                            {.count = 1, .age = kAge, .bytes = UINT64_MAX}));
+  }
+  EXPECT_EQ(files().size(), 11u) << "all of them";
+  // The third came eleven minutes ago: so long nobody finds the two before it.
+  const auto then = std::filesystem::file_time_type::clock::now() - std::chrono::minutes(11);
+  std::filesystem::last_write_time(path() + "/" + pinned(heads[2]), then);
+  heads.push_back(publish(*directory, "f", 6, {.count = 1, .age = kAge, .bytes = UINT64_MAX}));
+  std::set<std::string> expected = {"manifest"};
+  for (size_t i = 2; i < 6; ++i) expected.insert({pinned(heads[i]), pages_name(heads[i].pages)});
+  EXPECT_EQ(files(), expected);
+  // One is kept in any case, another has room.
+  heads.push_back(publish(*directory, "g", 7, {.count = 1, .age = kAge, .bytes = heads[4].pages_bytes}));
+  expected = {"manifest"};
+  for (size_t i = 4; i < 7; ++i) expected.insert({pinned(heads[i]), pages_name(heads[i].pages)});
+  EXPECT_EQ(files(), expected);
 }
 
 // The same tree again: two heads, one pages file.
 TEST_F(ManifestDirectoryTest, PagesThatAreStillNamedStay) {
   auto directory = ManifestDirectory::open_to_write(path());
   const ManifestHead first = publish(*directory, "a", 1);
-  const ManifestHead second = publish(*directory, "a", 2, 0);
+  const ManifestHead second = publish(*directory, "a", 2, {.count = 0});
   EXPECT_EQ(files(), (std::set<std::string>{"manifest", pinned(second), pages_name(first.pages)}));
   EXPECT_THAT(directory->current(), test::Succeeds());
 }
@@ -74,10 +100,10 @@ TEST_F(ManifestDirectoryTest, PagesThatAreStillNamedStay) {
 TEST_F(ManifestDirectoryTest, ASignatureIsBesideItsHeadAndGoesWithIt) {
   auto directory = ManifestDirectory::open_to_write(path());
   const auto sign = [](std::string_view bytes) { return "signature of " + blake3(bytes).hex(); };
-  const ManifestHead head = publish(*directory, "a", 1, 0, sign);
+  const ManifestHead head = publish(*directory, "a", 1, {.count = 0}, sign);
   EXPECT_EQ(directory->current()->signature, "signature of " + blake3(encode(head)).hex());
   EXPECT_TRUE(files().contains("manifest.minisig"));
-  const ManifestHead next = publish(*directory, "b", 2, 0);
+  const ManifestHead next = publish(*directory, "b", 2, {.count = 0});
   EXPECT_EQ(directory->current()->signature, "");
   EXPECT_EQ(files(), (std::set<std::string>{"manifest", pinned(next), pages_name(next.pages)}));
 }

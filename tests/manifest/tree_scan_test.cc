@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "base/file_descriptor.h"
 #include "manifest/blake3.h"
@@ -103,8 +104,8 @@ class TreeScanTest : public ::testing::Test {
     EXPECT_THAT(scan(recorder, options), test::Succeeds());
     ManifestHead head = recorder.head();
     head.created = created;
-    head.sequence = directory->greatest_sequence() + 1;
-    EXPECT_THAT(directory->publish(std::move(*pages), head, nullptr, 1), test::Succeeds());
+    head.sequence = directory->next_sequence(created);
+    EXPECT_THAT(directory->publish(std::move(*pages), head, nullptr), test::Succeeds());
     return *directory->current();
   }
   std::vector<std::string> differences(const StoredManifest& manifest) const {
@@ -169,7 +170,7 @@ TEST_F(TreeScanTest, ManyFilesComeInOrder) {
 }
 
 TEST_F(TreeScanTest, AFileThatGrowsWhileOthersAreHashedIsReadAsItIsThen) {
-  write("a", "x");
+  write("a", std::string(64 << 20, 'x'));  // takes longer than the visitor
   write("z", bytes_of(10 << 20, 1));
   Recorder recorder;
   // It is changed in the moment between the walk and the hashing of a scan that is held by its visitor.
@@ -256,6 +257,98 @@ TEST_F(TreeScanTest, ADamagedManifestIsNotBelieved) {
     ASSERT_EQ(recorder.entries.at("large").hash, blake3(bytes_of(200'000, 1)));
     ASSERT_EQ(recorder.entries.at("x7").hash, blake3("7"));
   }
+}
+
+// --- what is followed ---
+
+TEST_F(TreeScanTest, OnlyWhatHasChangedIsLookedAt) {
+  write("a/kept", bytes_of(200'000, 1));
+  write("a/deep/kept", "x");
+  write("b/changed", "abc");
+  write("b/deep/kept", "y");
+  fs::create_symlink("nowhere", path("a/link"));
+  const StoredManifest before = index();
+  write("b/changed", "abcd");
+  write("a/kept", "not told of");
+  fs::remove(path("a/deep/kept"));
+  const KnownTree known{.head = before.head, .pages = before.pages};
+  const std::set<std::string> changed = {"b"};
+  Recorder recorder;
+  const auto progress =
+      scan(recorder, {.threads = 2, .known = &known, .following = Following{.begun = now(), .changed = &changed}});
+  ASSERT_THAT(progress, test::Succeeds());
+  EXPECT_EQ(recorder.order, (std::vector<std::string>{"/", "a/", "a/deep/", "a/deep/kept", "a/kept", "a/link", "b/",
+                                                      "b/changed", "b/deep/", "b/deep/kept"}));
+  EXPECT_EQ(recorder.entries.at("a/kept").hash, blake3(bytes_of(200'000, 1)));
+  EXPECT_EQ(recorder.entries.at("a/link").target, "nowhere");
+  EXPECT_EQ(recorder.entries.at("b/changed").hash, blake3("abcd"));
+  EXPECT_EQ(progress->hashed_bytes, 4u);
+}
+
+// What inotify tells of a directory that came names it and all below it.
+TEST_F(TreeScanTest, WhatTheManifestDoesNotKnowIsLookedAt) {
+  write("a/kept", "x");
+  const StoredManifest before = index();
+  write("new/deep/file", "n");
+  const KnownTree known{.head = before.head, .pages = before.pages};
+  const std::set<std::string> changed = {"", "new"};
+  Recorder recorder;
+  const Following following{.begun = now(), .changed = &changed};
+  ASSERT_THAT(scan(recorder, {.threads = 2, .known = &known, .following = following}), test::Succeeds());
+  EXPECT_EQ(recorder.entries.at("new/deep/file").hash, blake3("n"));
+  Recorder all;
+  ASSERT_THAT(scan(all, {.threads = 2, .following = following}), test::Succeeds());
+  EXPECT_EQ(all.order, recorder.order) << "nothing is known";
+}
+
+TEST_F(TreeScanTest, AnotherModeOfADirectoryIsSeenInItsParent) {
+  write("a/deep/kept", "x");
+  const StoredManifest before = index();
+  fs::permissions(path("a/deep"), fs::perms(0700));
+  const KnownTree known{.head = before.head, .pages = before.pages};
+  const std::set<std::string> changed = {"a"};
+  auto directory = ManifestDirectory::open_to_write(work_ / "manifest");
+  auto pages = directory->new_file();
+  Recorder recorder(&*pages);
+  const Following following{.begun = now(), .changed = &changed};
+  ASSERT_THAT(scan(recorder, {.threads = 2, .known = &known, .following = following}), test::Succeeds());
+  ManifestHead head = recorder.head();
+  head.sequence = directory->next_sequence(now());
+  ASSERT_THAT(directory->publish(std::move(*pages), head, nullptr), test::Succeeds());
+  EXPECT_EQ(differences(*directory->current()), std::vector<std::string>());
+}
+
+TEST_F(TreeScanTest, ALargeFileThatWasJustWrittenIsNotReadYet) {
+  write_text(path("large"), bytes_of(5 << 20, 1));
+  write_text(path("small"), "x");
+  write_text(path("to come"), bytes_of(5 << 20, 2));
+  age("to come", -1000);
+  Recorder recorder;
+  const auto progress = scan(recorder, {.threads = 2, .following = Following{.begun = now()}});
+  ASSERT_THAT(progress, test::Succeeds());
+  EXPECT_EQ(recorder.entries.at("large").size, 5u << 20);
+  EXPECT_EQ(recorder.entries.at("large").hash, std::nullopt);
+  EXPECT_EQ(recorder.entries.at("small").hash, blake3("x"));
+  EXPECT_EQ(recorder.entries.at("to come").hash, blake3(bytes_of(5 << 20, 2))) << "or nobody would ever read it";
+  age("large", 3);
+  Recorder later;
+  ASSERT_THAT(scan(later, {.threads = 2, .following = Following{.begun = now()}}), test::Succeeds());
+  EXPECT_EQ(later.entries.at("large").hash, blake3(bytes_of(5 << 20, 1)));
+}
+
+TEST_F(TreeScanTest, AFileWithoutAHashIsTakenOverAsItIs) {
+  write_text(path("large"), bytes_of(5 << 20, 1));
+  const StoredManifest before = index({.threads = 2, .following = Following{.begun = now()}});
+  age("large", 100);
+  const KnownTree known{.head = before.head, .pages = before.pages};
+  const std::set<std::string> none, all = {""};
+  Recorder recorder, looked;
+  ASSERT_THAT(scan(recorder, {.known = &known, .following = Following{.begun = now(), .changed = &none}}),
+              test::Succeeds());
+  EXPECT_EQ(recorder.entries.at("large").hash, std::nullopt);
+  ASSERT_THAT(scan(looked, {.known = &known, .following = Following{.begun = now(), .changed = &all}}),
+              test::Succeeds());
+  EXPECT_EQ(looked.entries.at("large").hash, blake3(bytes_of(5 << 20, 1)));
 }
 
 // --- comparison ---

@@ -47,7 +47,7 @@ struct Pages {
 
   std::vector<std::string> names() {
     std::vector<std::string> out;
-    DirectoryCursor cursor(source, head.root);
+    ManifestCursor cursor(source, head.root);
     for (auto at = cursor.peek(); at && *at != nullptr; at = cursor.peek()) {
       out.push_back((*at)->name);
       cursor.advance();
@@ -140,7 +140,7 @@ TEST(ManifestWriterTest, AHashTreeIsFoundByItsFile) {
 
 TEST(ManifestWriterTest, ACursorSeeksForward) {
   Pages pages = many(5000);
-  DirectoryCursor cursor(pages.source, pages.head.root);
+  ManifestCursor cursor(pages.source, pages.head.root);
   EXPECT_EQ((*cursor.seek(numbered(10)))->name, numbered(10));
   EXPECT_EQ((*cursor.seek(numbered(10)))->name, numbered(10));
   EXPECT_EQ((*cursor.seek(numbered(4000) + "x"))->name, numbered(4001));
@@ -150,7 +150,7 @@ TEST(ManifestWriterTest, ACursorSeeksForward) {
 TEST(ManifestWriterTest, ADamagedPageIsAnErrorForCursorAndLookup) {
   Pages pages = many(5000);
   pages.bytes[pages.bytes.size() / 2] ^= 1;
-  DirectoryCursor cursor(pages.source, pages.head.root);
+  ManifestCursor cursor(pages.source, pages.head.root);
   Result<const ManifestEntry*> at = cursor.seek("zzz");
   EXPECT_THAT(at, test::FailsWith(ErrorCode::kCorrupt));
 }
@@ -171,7 +171,7 @@ TEST(ManifestWriterTest, PagesOutOfOrderAreRefused) {
     return bytes.substr(range.begin, range.size());
   };
   for (const PageRef& root : {lying, overlapping}) {
-    DirectoryCursor cursor(source, root);
+    ManifestCursor cursor(source, root);
     EXPECT_THAT(cursor.seek("zzz"), test::FailsWith(ErrorCode::kCorrupt));
   }
 }

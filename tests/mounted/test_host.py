@@ -68,7 +68,8 @@ def start_host(wormhole, tree, work) -> Iterator[StartHost]:
             log, errors = work / "access.log", work / "host.errors"
             with open(errors, "wb") as stderr:
                 process = subprocess.Popen(
-                    [wormhole, "host", tree, "--listen", "127.0.0.1:0", "--json", "--log", log, *map(str, arguments)],
+                    [wormhole, "host", tree, "--listen", "127.0.0.1:0", "--json", "--log", log, "--manifest=off",
+                     *map(str, arguments)],
                     stdout=subprocess.PIPE, stderr=stderr, text=True)
             running.callback(process.wait)
             running.callback(process.kill)
@@ -132,6 +133,18 @@ def test_if_range_compares_the_version(host):
     assert changed.headers["ETag"] != etag
 
 
+def test_who_has_a_listing_is_not_sent_it_again(host):
+    (host.tree / "file").write_text("x")
+    listing, body = host.ask("/")
+    etag = listing.headers["ETag"]
+    assert re.fullmatch(r'"[^"]+"', etag), "a strong ETag"
+    same, nothing = host.ask("/", If_None_Match=etag)
+    assert (same.status, nothing, same.headers["ETag"]) == (304, b"", etag)
+    (host.tree / "another").write_text("y")
+    changed, longer = host.ask("/", If_None_Match=etag)
+    assert changed.status == 200 and changed.headers["ETag"] != etag and len(longer) > len(body)
+
+
 @pytest.mark.parametrize("path", ["/../secret", "/%2e%2e/secret", "/..%2fsecret", "/dir/../../secret", "//../secret",
                                   "/dir/..%2f..%2fsecret", "/%00", "/file%00.txt"])
 def test_nothing_outside_the_directory_is_served(host, path):
@@ -179,7 +192,7 @@ def test_what_cannot_be_served_is_an_error(wormhole, arguments):
 
 
 def test_a_port_that_is_taken_is_named(host, wormhole, tree):
-    done = run(wormhole, "host", tree, "--listen", f"127.0.0.1:{host.port}", timeout=10)
+    done = run(wormhole, "host", tree, "--listen", f"127.0.0.1:{host.port}", "--manifest=off", timeout=10)
     assert done.code != 0
     assert str(host.port) in done.output
 
@@ -188,7 +201,8 @@ def test_a_port_that_is_taken_is_named(host, wormhole, tree):
 
 
 def test_it_says_where_it_is(wormhole, tree, work):
-    with subprocess.Popen([wormhole, "host", tree, "--listen", "127.0.0.1:0", "--json", "-q"], stdout=subprocess.PIPE,
+    with subprocess.Popen([wormhole, "host", tree, "--listen", "127.0.0.1:0", "--json", "-q", "--manifest=off"],
+                          stdout=subprocess.PIPE,
                           text=True) as process:
         try:
             said = json.loads(process.stdout.readline())
@@ -429,7 +443,8 @@ def test_wrong_secrets_are_an_error_at_the_start(wormhole, tree, work, certifica
                       ["--tls-cert", certificates.certificate, "--tls-key", work / "missing"],
                       ["--tls-cert", certificates.certificate, "--tls-key", certificates.authority],
                       ["--log", work / "missing/log"]):
-        done = run(wormhole, "host", tree, "--listen", "127.0.0.1:0", *map(str, arguments), timeout=10)
+        done = run(wormhole, "host", tree, "--listen", "127.0.0.1:0", "--manifest=off", *map(str, arguments),
+                   timeout=10)
         assert done.code != 0, arguments
         assert done.output.strip(), arguments
 

@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 
 class DebounceTest : public ::testing::Test {
  protected:
-  static constexpr DirectoryWatchOptions kOptions{.quiet = 500ms, .at_most = 3000ms};
+  static inline const DirectoryWatchOptions kOptions{.quiet = 500ms, .at_most = 3000ms};
   Debounce debounce_{kOptions};
   const Debounce::Time begin_{};
 };
@@ -59,7 +59,7 @@ TEST_F(DebounceTest, WhatWasToldIsOver) {
 
 // --- the kernel's inotify ---------------------------------------------------------------------------
 
-constexpr DirectoryWatchOptions kFast{.quiet = 50ms, .at_most = 500ms};
+const DirectoryWatchOptions kFast{.quiet = 50ms, .at_most = 500ms};
 
 class DirectoryWatchTest : public ::testing::Test {
  protected:
@@ -330,6 +330,18 @@ TEST_F(DirectoryWatchTest, MoreDirectoriesThanTheKernelWatchesMeanARescanNowAndT
   ASSERT_TRUE(WIFEXITED(status));
   if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no user namespace with a limit of its own";
   EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST_F(DirectoryWatchTest, AWalkOfALargeTreeCanBeEnded) {
+  for (int i = 0; i < 20; ++i) fs::create_directories(root_ / std::to_string(i));
+  int asked = 0;
+  DirectoryWatchOptions options = kFast;
+  options.goes_on = [&] { return ++asked < 5; };
+  const auto watch = DirectoryWatch::start(
+      root_, [](const DirectoryChanges&) {}, options);
+  ASSERT_FALSE(watch.has_value());
+  EXPECT_EQ(watch.error().code, ErrorCode::kCancelled);
+  EXPECT_LT(asked, 10);
 }
 
 TEST_F(DirectoryWatchTest, SaysWhyItDoesNotStart) {

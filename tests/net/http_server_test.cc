@@ -375,6 +375,27 @@ TEST_F(HttpServerTest, ServesTheHiddenDirectoryAndDoesNotListIt) {
   EXPECT_THAT(listed("/d/"), ElementsAre(".wormhole/")) << "it is hidden in the root alone";
 }
 
+TEST_F(HttpServerTest, AHiddenDirectoryMayLieElsewhere) {
+  fs::create_directories(root_ / ".wormhole");
+  write(root_ / ".wormhole/manifest", "of the tree");
+  write(root_ / ".wormhole/more", "of the tree");
+  for (const fs::path& place : {top_ / "place", root_ / "d/place"}) {
+    fs::create_directories(place);
+    write(place / "manifest", place.string());
+    fs::create_symlink("../secret", place / "manifest-out");
+    write(place / "more", "somebody else's");
+    fs::create_directories(place / "manifest-d");
+    write(place / "manifest-d/more", "somebody else's");
+    HttpServerOptions options;
+    options.hidden = place;
+    start(options);
+    EXPECT_EQ(get("/.wormhole/manifest").body, place.string());
+    for (const std::string name : {"/more", "/manifest-out", "/manifest-d/more", "/../secret", "", "/"})
+      EXPECT_EQ(get("/.wormhole" + name).status, 404) << name;
+  }
+  EXPECT_THAT(listed("/d/"), IsEmpty());
+}
+
 TEST_F(HttpServerTest, FollowsLinksThatStayInside) {
   fs::create_directories(root_ / "d/deep");
   write(root_ / "a", "content");
