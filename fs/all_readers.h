@@ -21,7 +21,8 @@ struct AllReaders {
   std::atomic<int> guesses{0};                 // idle parts that are being fetched
   std::atomic<uint64_t> guess_bytes{0};        // and how large they are
   std::atomic<uint64_t> files_in_sequence{0};  // that were read so lately
-  std::atomic<TimePoint> last_timeout{{}};  // when a fetch has last found the server silent; {} since bytes have come
+  std::atomic<TimePoint> last_timeout{{}};   // when a fetch has last found the server silent; {} since bytes have come
+  std::atomic<TimePoint> told_of_ahead{{}};  // when the log has last said that fetching ahead fails; {}: never
 };
 
 }  // namespace wormhole

@@ -55,6 +55,13 @@ constexpr int kProposalsAtOnce = 64;  // looks at what is there already, for eac
 constexpr Duration kStreamFor = std::chrono::seconds(3);
 constexpr Duration kIdleAfter = std::chrono::seconds(10);
 
+// How long a file that came ahead and found no room in the cache waits in memory for its reader: those who go through a
+// directory come within seconds.
+constexpr Duration kAwaitedFor = std::chrono::seconds(10);
+
+// Files that cannot be fetched ahead are as many as there are: one line in a minute says so.
+constexpr Duration kTellOfAheadEvery = std::chrono::seconds(60);
+
 // Parts of at least this size belong to a stream: a random reader's own are a block or a few.
 constexpr uint64_t kStreamPart = 256 * 1024;
 
@@ -113,8 +120,10 @@ struct BlockReader::Part {
   BufferRef buffer;
   uint64_t arrived = 0;  // bytes from range.begin on that are in the buffer
   RangeSet behind;       // what else is in the buffer already, because somebody wanted it first
+  CopiedBytes copied;    // what another version had too
   bool in_order = true;  // otherwise the fetcher has to be told who waits for what
   bool used_up = false;  // somebody has read its last byte
+  bool awaited = false;  // came ahead and is nowhere else: kept for the reader who has not opened the file yet
   struct Waiter {
     ReadRef read;
     size_t piece;
@@ -172,6 +181,7 @@ void BlockReader::open(Ino ino, uint64_t size, std::string url, OpenFileRef file
     metrics_.bytes_ahead_unread.fetch_sub(static_cast<int64_t>(it->second), std::memory_order_relaxed);
     unread_.erase(it);
   }
+  for (auto& [begin, part] : o.parts) part->awaited = false;
   publish_if_complete(o);
 }
 
@@ -188,6 +198,10 @@ BlockReader::Object& BlockReader::object(Ino ino, uint64_t size, std::string url
       slot->recorded = true;
     }
     cache_.open(ino, size, slot->recorded);
+  } else if (slot->content && slot->url != url) {
+    // Another file with the same bytes: what one place does not have any more, the other may.
+    slot->url = std::move(url);
+    slot->stale = false;
   }
   return *slot;
 }
@@ -269,10 +283,12 @@ void BlockReader::release_if_unused(Ino ino) {
   if (o.opens > 0 || o.reads > 0 || o.stream.id != 0) return;
   for (auto part = o.parts.begin(); part != o.parts.end();) {
     Part& p = *(part++)->second;
-    if (p.state == Part::State::kResident) remove_part(p);
+    const bool kept = p.awaited && !o.stale && !shut_down_;
+    if (p.state == Part::State::kResident && !kept) remove_part(p);
   }
-  if (!o.parts.empty()) return;  // comes back when they are stored or failed
-  const bool stale = o.stale;
+  if (!o.parts.empty()) return;  // comes back when they are stored, failed, or not awaited any more
+  // What was checked against a hash is right wherever it came from.
+  const bool stale = o.stale && !o.content;
   objects_.erase(it);
   cache_.close(ino);
   if (stale) cache_.drop(ino);
@@ -631,11 +647,13 @@ void BlockReader::part_complete(Part& part) {
   const Ino ino = part.object->ino;
   // What random readers get is soon read again from the cache's file; a stream is not, and its parts are large.
   const bool stream = part.lane != Lane::kIdle && part.range.size() >= kStreamPart;
-  cache_.store(ino, part.range, part.buffer, stream ? BlockCache::PageCache::kBypass : BlockCache::PageCache::kKeep,
-               [this, ino, begin = part.range.begin, id = part.id](bool ok) { part_stored(ino, begin, id, ok); });
+  cache_.store(
+      ino, part.range, part.buffer, stream ? BlockCache::PageCache::kBypass : BlockCache::PageCache::kKeep,
+      [this, ino, begin = part.range.begin, id = part.id](bool ok) { part_stored(ino, begin, id, ok); },
+      std::move(part.copied));
 }
 
-void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
+void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool stored) {
   auto object = objects_.find(ino);
   if (object == objects_.end()) return;
   auto it = object->second->parts.find(begin);
@@ -645,6 +663,7 @@ void BlockReader::part_stored(Ino ino, uint64_t begin, FetchId id, bool) {
   if (part.used_up || part.lane == Lane::kIdle || part.object->stale || shut_down_) {
     remove_part(part);
   } else {
+    part.awaited = !stored && unread_.contains(ino);
     make_resident(part);
   }
   release_if_unused(ino);
@@ -756,6 +775,13 @@ void BlockReader::fetch_behind(FetchId id, ByteRange there) {
   serve_waiters(part);
 }
 
+void BlockReader::fetch_copied(FetchId id, ByteRange there, const std::shared_ptr<FileDescriptor>& file) {
+  const auto it = fetching_.find(id);
+  if (it == fetching_.end()) return;
+  it->second->copied.file = file;
+  it->second->copied.ranges.push_back(there);
+}
+
 void BlockReader::fetch_done(FetchId id, Status status) {
   if (auto stream = streams_.find(id); stream != streams_.end()) {
     Object& o = *stream->second;
@@ -780,17 +806,15 @@ void BlockReader::fetch_done(FetchId id, Status status) {
   }
 }
 
-void BlockReader::part_failed(Part& part, Error error) {
+void BlockReader::part_failed(Part& part, const Error& error) {
   Object& o = *part.object;
   if (error.code == ErrorCode::kStale || error.code == ErrorCode::kNotFound) return object_stale(o, error);
   if (error.code == ErrorCode::kNoRanges) return use_whole_body(o);
+  if (error.code == ErrorCode::kCorrupt) on_stale_(o.ino);  // this reader fails; the next open may find another version
   // Only a fetch that had (nearly) all the patience says something about the server: a slow one must not be kept out
   // for ever.
   if (error.code == ErrorCode::kTimedOut && part.patience * 2 > options_.patience) all_.last_timeout = clock_.now();
-  if (error.code != ErrorCode::kCancelled && o.opens > 0) {  // of what was fetched ahead nobody need know
-    log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end,
-              to_string(error.code), error.message);
-  }
+  if (error.code != ErrorCode::kCancelled) tell_of_failure(part, error);
   std::vector<Part::Waiter> waiters = std::move(part.waiters);
   part.waiters.clear();
   const TimePoint started = part.started;
@@ -821,6 +845,21 @@ void BlockReader::part_failed(Part& part, Error error) {
   }
   --o.reads;
   release_if_unused(ino);
+}
+
+// Of what was fetched ahead nobody need know more than that it fails, and why the last one did.
+void BlockReader::tell_of_failure(const Part& part, const Error& error) {
+  const Object& o = *part.object;
+  if (o.opens > 0) {
+    return log::warn("fetch failed: url={} range={}-{} error={} \"{}\"", o.url, part.range.begin, part.range.end,
+                     to_string(error.code), error.message);
+  }
+  const TimePoint now = clock_.now();
+  TimePoint told = all_.told_of_ahead;
+  if (told != TimePoint{} && now - told < kTellOfAheadEvery) return;
+  if (!all_.told_of_ahead.compare_exchange_strong(told, now)) return;  // another engine has just done so
+  log::warn("files cannot be fetched ahead of their readers: url={} error={} \"{}\"", o.url, to_string(error.code),
+            error.message);
 }
 
 // --- versions ------------------------------------------------------------------------------------------------------
@@ -970,6 +1009,7 @@ void BlockReader::stream_done(Object& o, const Status& status) {
     --o.reads;
     return object_stale(o, status.error());
   }
+  if (!status && status.error().code == ErrorCode::kCorrupt) on_stale_(o.ino);
   if (!status && status.error().code != ErrorCode::kCancelled) {
     log::warn("fetch failed: url={} range=whole error={} \"{}\"", o.url, to_string(status.error().code),
               status.error().message);
@@ -997,12 +1037,24 @@ void BlockReader::tick() {
     if (!o->rests && o->last_read != TimePoint{} && now - o->last_read >= kIdleAfter) give_back_memory(*o);
   }
   all_.files_in_sequence += streams - std::exchange(files_in_sequence_, streams);
+  give_up_waiting_for_readers(now);
   for (auto& [id, o] : streams_) {
     if (now - o->stream.last_progress < options_.patience) continue;
     std::vector<ReadRef> late = std::move(o->stream.waiters);
     o->stream.waiters.clear();
     for (ReadRef& read : late) read_fail(*read, Error{ErrorCode::kTimedOut, o->url + ": nothing arrives any more"});
   }
+}
+
+// Files that nobody has opened: what they keep goes, and so do they.
+void BlockReader::give_up_waiting_for_readers(TimePoint now) {
+  std::vector<Ino> unopened;
+  for (auto& [ino, o] : objects_) {
+    if (o->opens > 0) continue;
+    unopened.push_back(ino);
+    for (auto& [begin, part] : o->parts) part->awaited = part->awaited && now - part->started < kAwaitedFor;
+  }
+  for (const Ino ino : unopened) release_if_unused(ino);
 }
 
 void BlockReader::shut_down() {

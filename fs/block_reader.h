@@ -54,7 +54,8 @@ struct BlockReaderOptions {
 
 class BlockReader final : public FetchSink {
  public:
-  // Called when the server has another version of `ino` than the one that is open; on the engine thread.
+  // Called when the server has another version of `ino` than the one that is open, or sends what is no part of it; on
+  // the engine thread.
   using OnStale = std::function<void(Ino ino)>;
   // Called when memory is short and the readers of other engines keep some: they shall give_back() for so many bytes,
   // soon. On the engine thread.
@@ -86,8 +87,9 @@ class BlockReader final : public FetchSink {
   // is more than this engine's share of what all may keep.
   void give_back(uint64_t bytes);
 
-  // Fetches what is missing of a small file before anybody reads it; the file need not be open. `done`: whether
-  // something had to be fetched, and now is there; errors as read(), and
+  // Fetches what is missing of a small file before anybody reads it; the file need not be open. What finds no room in
+  // the cache waits in memory for a while. `done`: whether something had to be fetched, and now is there; errors as
+  // read(), and
   //   kNoSpace   the memory budget is used up, and nobody waits (`lane`)
   //   kNoRanges  the server sends whole files only
   using WholeDone = UniqueFunction<void(Result<bool>), 32>;  // small, so that it fits into a message
@@ -97,11 +99,12 @@ class BlockReader final : public FetchSink {
   void fetch_head(FetchId id, ObjectHead head) override;
   void fetch_progress(FetchId id, uint64_t arrived) override;
   void fetch_behind(FetchId id, ByteRange there) override;
+  void fetch_copied(FetchId id, ByteRange there, const std::shared_ptr<FileDescriptor>& file) override;
   void fetch_chunk(FetchId id, ByteRange range, BufferRef bytes) override;
   void fetch_done(FetchId id, Status status) override;
 
-  // Deadlines of readers that wait for a whole body; files that nobody reads give their memory back. About once a
-  // second.
+  // Deadlines of readers that wait for a whole body; files that nobody reads, or that came ahead of a reader who does
+  // not come, give their memory back. About once a second.
   void tick();
 
   // Answers every waiting read with kCancelled and ends all fetches; nothing is read after it.
@@ -147,8 +150,9 @@ class BlockReader final : public FetchSink {
   Duration patience_left(const Read& read) const;
   void serve_waiters(Part& part);
   void part_complete(Part& part);
-  void part_stored(Ino ino, uint64_t begin, FetchId id, bool ok);
-  void part_failed(Part& part, Error error);
+  void part_stored(Ino ino, uint64_t begin, FetchId id, bool stored);
+  void part_failed(Part& part, const Error& error);
+  void tell_of_failure(const Part& part, const Error& error);
   void remove_part(Part& part);
   void make_resident(Part& part);
   void touch(Part& part, ByteRange read);
@@ -164,6 +168,7 @@ class BlockReader final : public FetchSink {
   void object_stale(Object& object, const Error& why);
   void fail_waiters(Object& object, const Error& error);
   void release_if_unused(Ino ino);
+  void give_up_waiting_for_readers(TimePoint now);
 
   // Servers without ranges.
   void use_whole_body(Object& object);

@@ -5,9 +5,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <type_traits>
 
 #include "base/hash256.h"
+#include "cache/index_format.h"
 
 namespace wormhole {
 
@@ -19,10 +22,22 @@ struct TreesFile {
   bool operator==(const TreesFile&) const = default;
 };
 
+// The version of a file that the cache has bytes of, and that another has followed. Most of its blocks may be the new
+// one's as well (inherited_blocks.h).
+struct Predecessor {
+  ContentKey content;
+  Ino file = 0;  // its number
+
+  bool operator==(const Predecessor&) const = default;
+};
+
+static_assert(std::is_trivially_copyable_v<Predecessor>);
+
 struct Content {
   Hash256 hash;
   uint64_t tree = 0;  // where its hash tree begins in `trees`; without meaning for a file of one block
   std::shared_ptr<const TreesFile> trees;
+  std::optional<Predecessor> predecessor{};  // says nothing about what the bytes must be, and is not compared
 
   bool operator==(const Content& other) const {
     const bool same_trees = trees == other.trees || (trees && other.trees && *trees == *other.trees);

@@ -67,9 +67,13 @@ void Engine::run(const std::function<void()>& ready) {
   sink_ = std::make_shared<Sink>(*this);
   verified_ = std::make_unique<VerifiedFetches>(base_.fetcher, base_.buffers, base_.metrics, all_, sink_,
                                                 [this](Task task) { loop_->post(std::move(task)); });
-  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, base_.index, *verified_, base_.buffers,
+  inherited_ =
+      std::make_unique<InheritedBlocks>(cache_options_.objects_path, *verified_, base_.index, *loop_, base_.metrics,
+                                        all_, [this](Task task) { loop_->post(std::move(task)); });
+  reader_ = std::make_unique<BlockReader>(reader_options_, *cache_, base_.index, *inherited_, base_.buffers,
                                           base_.metrics, base_.clock, all_, sink_, on_stale_, ask_others_);
-  verified_->set_reader(*reader_);
+  verified_->set_reader(*inherited_);
+  inherited_->set_reader(*reader_);
   loop_->every(kTick, [this] {
     reader_->tick();
     if (scrubber_) scrubber_->tick();

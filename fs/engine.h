@@ -18,6 +18,7 @@
 #include "cache/scrubber.h"
 #include "fs/all_readers.h"
 #include "fs/block_reader.h"
+#include "fs/inherited_blocks.h"
 #include "fs/verified_fetches.h"
 #include "net/fetcher.h"
 
@@ -96,6 +97,7 @@ class Engine {
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<BlockCache> cache_;
   std::unique_ptr<VerifiedFetches> verified_;
+  std::unique_ptr<InheritedBlocks> inherited_;
   std::unique_ptr<BlockReader> reader_;
   std::unique_ptr<Scrubber> scrubber_;  // one of the engines has it
   std::shared_ptr<Sink> sink_;

@@ -27,7 +27,7 @@ constexpr Duration kReclaimPause = std::chrono::milliseconds(1);
 unsigned engines_for(unsigned cores) { return std::clamp(cores / kCoresForEach, 1u, kEnough); }
 
 Engines::Engines(unsigned count, BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptions scrubber,
-                 EngineBase base, BlockReader::OnStale on_stale)
+                 EngineBase base, const BlockReader::OnStale& on_stale)
     : base_(base), all_(count) {
   cache.engines = count;
   for (unsigned number = 0; number < count; ++number) {
@@ -82,6 +82,15 @@ std::vector<std::vector<T>> Engines::by_owner(std::span<const T> all, InoOf ino_
   std::vector<std::vector<T>> out(engines_.size());
   for (const T& one : all) out[number_of(ino_of(one))].push_back(one);
   return out;
+}
+
+// A pin of a file is one of the bytes that it uses, from the first use on.
+Ino Engines::object_of(const Node& file) {
+  if (!file.content || file.size == 0) return file.ino;
+  const Ino object = base_.index.share({file.content->hash, file.size}, file.ino);
+  const PinnedFiles& pinned = base_.index.pinned();
+  if (object != file.ino && pinned.contains(file.ino) && !pinned.contains(object)) base_.index.pin({object});
+  return object;
 }
 
 void Engines::drop(std::span<const Ino> inos) {

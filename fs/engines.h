@@ -15,6 +15,7 @@
 
 #include "fs/all_readers.h"
 #include "fs/engine.h"
+#include "fs/inode_table.h"
 
 namespace wormhole {
 
@@ -27,9 +28,13 @@ class Engines {
  public:
   // What `base` refers to outlives the engines. `on_stale` as in BlockReader.
   Engines(unsigned count, BlockReaderOptions reader, BlockCacheOptions cache, ScrubberOptions scrubber, EngineBase base,
-          BlockReader::OnStale on_stale);
+          const BlockReader::OnStale& on_stale);
   // Stops and joins.
   ~Engines();
+
+  // Which object has the bytes of the file: files whose bytes are known to be the same have one (Index::share). All
+  // numbers below are of objects.
+  Ino object_of(const Node& file);
 
   // As Engine's, of the object's own.
   void open(OpenFileRef file, std::string url, Engine::Opened opened) {

@@ -46,6 +46,13 @@ Filesystem::Attributes Filesystem::attributes_of(const Node& node) const {
   return a;
 }
 
+void Filesystem::set_root(std::optional<uint16_t> mode, int64_t mtime) {
+  auto root = std::make_shared<Node>(*inodes_.find(root_ino_));
+  root->mode = mode;
+  root->mtime = mtime;
+  inodes_.replace_root(std::move(root));
+}
+
 Filesystem::Entry Filesystem::entry_of(const NodeRef& node) const { return Entry{attributes_of(*node), name_timeout_}; }
 
 void Filesystem::lookup(Ino parent, std::string_view name, EntryReply reply) {
@@ -63,7 +70,7 @@ void Filesystem::lookup(Ino parent, std::string_view name, EntryReply reply) {
 
 void Filesystem::forget(Ino ino, uint64_t lookups) {
   inodes_.forget(internal(ino), lookups);
-  if (inodes_.find(internal(ino)) == nullptr) kernel_listings_.forget(internal(ino));
+  if (!inodes_.contains(internal(ino))) kernel_listings_.forget(internal(ino));
 }
 
 Result<Filesystem::Attributes> Filesystem::getattr(Ino ino) const {
@@ -91,7 +98,7 @@ void Filesystem::open(Ino ino, OpenReply reply) {
 }
 
 void Filesystem::fetch_and_open(const NodeRef& node, OpenReply reply) {
-  engines_.fetch_whole(node->ino, node->size, catalog_.url_of(*node), node->content, Lane::kDemand,
+  engines_.fetch_whole(engines_.object_of(*node), node->size, catalog_.url_of(*node), node->content, Lane::kDemand,
                        [this, node, shared = std::make_unique<OpenReply>(std::move(reply))](Result<bool> fetched) {
                          if (fetched && *fetched) {
                            catalog_.confirmed(node);
@@ -103,7 +110,7 @@ void Filesystem::fetch_and_open(const NodeRef& node, OpenReply reply) {
                        });
 }
 
-void Filesystem::confirm_and_open(NodeRef node, OpenReply reply) {
+void Filesystem::confirm_and_open(const NodeRef& node, OpenReply reply) {
   catalog_.confirm(node, [this, node, reply = std::move(reply)](Status current) mutable {
     if (!current) return reply(fail(std::move(current.error())));
     open_current(node, std::move(reply));
@@ -113,7 +120,7 @@ void Filesystem::confirm_and_open(NodeRef node, OpenReply reply) {
 // A file that the kernel may pass through waits for the engine's word whether all of it is there. A smaller one shares
 // its file with others, and need not wait.
 void Filesystem::open_current(const NodeRef& node, OpenReply reply) {
-  OpenFileRef file = open_files_.open(node->ino, node->size, node->content);
+  OpenFileRef file = open_files_.open(engines_.object_of(*node), node->size, node->content, node);
   OpenFile* const f = file.get();
   if (lies_in_pack(f->size()) || !passthrough_.allowed()) {
     engines_.open(std::move(file), catalog_.url_of(*node), nullptr);
@@ -122,6 +129,11 @@ void Filesystem::open_current(const NodeRef& node, OpenReply reply) {
   // A reply that is dropped because the mount ends is the caller's error; nobody is to release it then.
   engines_.open(std::move(file), catalog_.url_of(*node),
                 [f, reply = std::make_unique<OpenReply>(std::move(reply))]() mutable { (*reply)(f); });
+}
+
+NodeRef Filesystem::opened_as(Ino object) const {
+  NodeRef file = open_files_.opened_as(object);
+  return file ? file : node(object);
 }
 
 int32_t Filesystem::release(OpenFile& file) {
@@ -149,31 +161,55 @@ void Filesystem::opendir(Ino ino, DirectoryReply reply) {
   NodeRef node = inodes_.find(internal(ino));
   if (node == nullptr) return reply(fail(ErrorCode::kStale, "inode {} is not known", ino));
   lookahead_.listed(node);
-  catalog_.directory(node, [this, node, reply = std::move(reply)](Result<DirectoryRef> listing) mutable {
-    if (!listing) return reply(fail(listing.error()));
-    lookahead_.listing_arrived(node);
-    KernelListingRef in_kernel = kernel_listings_.open(node->ino, *listing);
-    // Not longer than the names are believed, which come with the listing: each would be looked up by itself.
-    const auto name_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(name_timeout_));
-    const bool keep = in_kernel && in_kernel->was_filled_since(clock_.now() - name_timeout);
-    reply(std::make_unique<DirectoryHandle>(DirectoryHandle{node, *listing, std::move(in_kernel), keep}));
-  });
+  catalog_.open_directory(
+      node, [this, node, reply = std::move(reply)](Result<Catalog::OpenedDirectory> opened) mutable {
+        if (!opened) return reply(fail(opened.error()));
+        if (const ArrivingRef& arriving = opened->arriving) {
+          arriving->when_there(ArrivingDirectory::kEnd, [this, node](const Status& all) {
+            if (all) lookahead_.listing_arrived(node);
+          });
+          return reply(std::make_unique<DirectoryHandle>(DirectoryHandle{node, {}, arriving, {}, false}));
+        }
+        lookahead_.listing_arrived(node);
+        const DirectoryRef& snapshot = opened->snapshot;
+        KernelListingRef in_kernel = kernel_listings_.open(node->ino, snapshot);
+        // Not longer than the names are believed, which come with the listing: each would be looked up by itself.
+        const auto name_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(name_timeout_));
+        const bool keep = in_kernel && in_kernel->was_filled_since(clock_.now() - name_timeout);
+        reply(std::make_unique<DirectoryHandle>(DirectoryHandle{node, snapshot, {}, std::move(in_kernel), keep}));
+      });
+}
+
+namespace {
+
+constexpr uint64_t kDots = 2;  // "." and ".." come first
+
+const DirectoryEntry* entry_at(const DirectoryHandle& handle, uint64_t place) {
+  if (handle.arriving) return handle.arriving->at(place);
+  return place < handle.snapshot->entries.size() ? &handle.snapshot->entries[place] : nullptr;
+}
+
+}  // namespace
+
+void Filesystem::when_readable(const DirectoryHandle& handle, uint64_t index, UniqueFunction<void(Status)> told) const {
+  if (!handle.arriving || index < kDots) return told({});
+  handle.arriving->when_there(index - kDots, std::move(told));
 }
 
 std::optional<Filesystem::Dirent> Filesystem::readdir(const DirectoryHandle& handle, uint64_t index, bool plus) {
-  constexpr uint64_t kDots = 2;
   if (index == 0 && handle.in_kernel) handle.in_kernel->filled(clock_.now());
   if (index < kDots) {
     const Node& node = index == 1 && handle.node->parent ? *handle.node->parent : *handle.node;
     return Dirent{index == 0 ? "." : "..", Entry{attributes_of(node), 0}, false};
   }
-  if (index - kDots >= handle.snapshot->entries.size()) return std::nullopt;
-  const DirectoryEntry& entry = handle.snapshot->entries[index - kDots];
+  const DirectoryEntry* const found = entry_at(handle, index - kDots);
+  if (found == nullptr) return std::nullopt;
+  const DirectoryEntry& entry = *found;
   NodeRef node = node_of(handle.node, entry);
   Dirent out{entry.name, entry_of(node), false};
   // What only a HEAD can tell is asked when somebody needs it, not for every name of a directory.
   if (!plus || (entry.type == EntryType::kFile && (!entry.size || entry.gone))) return out;
-  inodes_.add_lookup(std::move(node));
+  inodes_.add_lookup(node);
   out.looked_up = true;
   return out;
 }

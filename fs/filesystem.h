@@ -34,10 +34,12 @@ struct FilesystemOptions {
   int disk_waiters = 0;  // so many of the threads that take requests may wait for the disk
 };
 
-// An open directory: the snapshot that its readers walk through, whatever happens to the directory meanwhile.
+// An open directory: the snapshot that its readers walk through, whatever happens to the directory meanwhile; or what
+// arrives of a first listing, in that order.
 struct DirectoryHandle {
   NodeRef node;
-  DirectoryRef snapshot;
+  DirectoryRef snapshot;  // or else
+  ArrivingRef arriving;
   KernelListingRef in_kernel;  // null: the kernel must keep nothing of it
   bool keep = false;           // what the kernel has of it is right
 };
@@ -59,6 +61,10 @@ class Filesystem {
   // All references outlive the file system. `name_timeout`: the catalog's ttl, seconds.
   Filesystem(FilesystemOptions options, double name_timeout, Catalog& catalog, Engines& engines, Lookahead& lookahead,
              Metrics& metrics, const Clock& clock);
+
+  // What a manifest says of the root directory; nothing and 0 when there is none. The kernel believes what it had for
+  // name_timeout.
+  void set_root(std::optional<uint16_t> mode, int64_t mtime);
 
   // Counts as one lookup of the inode; forget() takes lookups back. Errors as Catalog::entry.
   void lookup(Ino parent, std::string_view name, EntryReply reply);
@@ -89,6 +95,9 @@ class Filesystem {
     bool looked_up = false;
   };
   std::optional<Dirent> readdir(const DirectoryHandle& handle, uint64_t index, bool plus);
+  // Calls `told` when readdir() can tell what is at `index`, which is at once unless the listing is still arriving.
+  // Errors: as Catalog::directory, when it could not be had to its end. The handle is not touched any more then.
+  void when_readable(const DirectoryHandle& handle, uint64_t index, UniqueFunction<void(Status)> told) const;
 
   // Never asks the network.
   struct statvfs statfs() const;
@@ -98,7 +107,7 @@ class Filesystem {
   Ino external(Ino ino) const { return ino == root_ino_ ? kRootIno : ino; }
   void open_current(const NodeRef& node, OpenReply reply);
   void fetch_and_open(const NodeRef& node, OpenReply reply);
-  void confirm_and_open(NodeRef node, OpenReply reply);
+  void confirm_and_open(const NodeRef& node, OpenReply reply);
   Attributes attributes_of(const Node& node) const;
   Entry entry_of(const NodeRef& node) const;
 
@@ -118,7 +127,10 @@ class Filesystem {
   DiskTurns disk_turns_;
 
  public:
-  // The node behind an inode number; null when it is not known. For distrust() and status.
+  // A file that has its bytes in this object: the one that was opened last, or that gave it its number. Null when none
+  // is known.
+  NodeRef opened_as(Ino object) const;
+  // The node behind an inode number; null when it is not known.
   NodeRef node(Ino ino) const { return inodes_.find(internal(ino)); }
 };
 

@@ -1,14 +1,18 @@
 // The inodes that the kernel knows: number -> node, with the kernel's count of lookups. A node keeps its parent, so
 // that the way to the root, and with it the URL, can be told at any time.
 //
+// The kernel may know a million files at a time (find -size), so the table keeps of a file no node, but a *record*: one
+// piece of memory, about 110 bytes for a file of a manifest with a name of 12; a node is made of it when somebody asks.
+// Directories are few, others point to them, and they are kept as they are.
+//
 // Thread: any; one lock, never held while calling out.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "base/thread_annotations.h"
 #include "cache/index_format.h"
@@ -35,70 +39,52 @@ struct Node {
 
 using NodeRef = std::shared_ptr<const Node>;
 
-inline NodeRef node_of(const NodeRef& parent, const DirectoryEntry& entry) {
-  auto node = std::make_shared<Node>();
-  node->ino = entry.ino;
-  node->type = entry.type;
-  node->size = entry.size.value_or(0);
-  node->mtime = entry.mtime;
-  node->mtime_ns = entry.mtime_ns;
-  node->mode = entry.mode;
-  node->target = entry.target;
-  node->content = entry.content;
-  if (entry.type == EntryType::kSymlink) node->size = entry.target.size();
-  node->name = entry.name;
-  node->parent = parent;
-  return node;
-}
+NodeRef node_of(const NodeRef& parent, const DirectoryEntry& entry);
 
 class InodeTable {
  public:
   // The root is always there.
-  explicit InodeTable(const NodeRef& root) : root_(root->ino) { nodes_.emplace(root->ino, Known{root, 1}); }
+  explicit InodeTable(const NodeRef& root);
+  InodeTable(const InodeTable&) = delete;
+  InodeTable& operator=(const InodeTable&) = delete;
+  ~InodeTable();
 
   // Null when the kernel has forgotten it, or never knew it.
-  NodeRef find(Ino ino) const {
-    MutexLock lock(mutex_);
-    auto it = nodes_.find(ino);
-    return it == nodes_.end() ? nullptr : it->second.node;
-  }
+  NodeRef find(Ino ino) const;
+  bool contains(Ino ino) const;
 
-  // The kernel learns of `node`: its count goes up by one.
-  void add_lookup(NodeRef node) {
-    MutexLock lock(mutex_);
-    const Ino ino = node->ino;
-    auto [it, is_new] = nodes_.try_emplace(ino, Known{node, 0});
-    if (!is_new) it->second.node = std::move(node);  // a size or time that is known better now
-    ++it->second.lookups;
-  }
+  // The kernel learns of `node`: its count goes up by one. Where it is known already, a size or time may be known
+  // better now.
+  void add_lookup(const NodeRef& node);
+  void forget(Ino ino, uint64_t lookups);
+  // As add_lookup, but for the count. REQUIRES: it has the root's number.
+  void replace_root(NodeRef node);
 
-  void forget(Ino ino, uint64_t lookups) {
-    NodeRef gone;  // declared before the lock, so that it is freed after it
-    MutexLock lock(mutex_);
-    auto it = nodes_.find(ino);
-    if (it == nodes_.end() || ino == root_) return;
-    if (it->second.lookups > lookups) {
-      it->second.lookups -= lookups;
-      return;
-    }
-    gone = std::move(it->second.node);
-    nodes_.erase(it);
-  }
-
-  size_t size() const {
-    MutexLock lock(mutex_);
-    return nodes_.size();
-  }
+  size_t size() const;
 
  private:
+  struct Record;
+  struct Family;
   struct Known {
     NodeRef node;
     uint64_t lookups;
   };
 
+  Record* make_record(const Node& node) REQUIRES_LOCK(mutex_);
+  void free_record(Record* record) REQUIRES_LOCK(mutex_);
+  static NodeRef node_of_record(const Record& record);
+  Family* join_family(const Node& node) REQUIRES_LOCK(mutex_);
+  void leave_family(Family* family) REQUIRES_LOCK(mutex_);
+  Record** place_of(Ino ino) const REQUIRES_LOCK(mutex_);
+  void grow() REQUIRES_LOCK(mutex_);
+
   const Ino root_;
   mutable Mutex mutex_;
-  std::unordered_map<Ino, Known> nodes_ GUARDED_BY(mutex_);
+  std::unordered_map<Ino, Known> directories_ GUARDED_BY(mutex_);
+  // A hash table whose chains go through the records.
+  mutable std::vector<Record*> records_ GUARDED_BY(mutex_);
+  size_t count_ GUARDED_BY(mutex_) = 0;
+  std::unordered_map<Ino, Family*> families_ GUARDED_BY(mutex_);  // the newest of each directory
 };
 
 }  // namespace wormhole

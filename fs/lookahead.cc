@@ -98,6 +98,7 @@ void Lookahead::listed(const NodeRef& directory) {
   {
     MutexLock lock(mutex_);
     Stream* stream = take_guess(listings_, directory->ino);
+    bool into_first = false;  // from a directory into the first one in it
     for (Stream& s : listings_.all) {
       if (stream != nullptr || s.used_at == 0) continue;
       if (s.directory->ino == directory->ino) return;
@@ -105,7 +106,9 @@ void Lookahead::listed(const NodeRef& directory) {
       for (int i = 0; i < kSkipDirectories && stream == nullptr; ++i) {
         next = following(next);
         if (next == nullptr) break;
-        if (next->ino == directory->ino) stream = &s;
+        if (next->ino != directory->ino) continue;
+        stream = &s;
+        into_first = i == 0 && directory->parent->ino == s.directory->ino;
       }
     }
     if (stream == nullptr) {
@@ -114,7 +117,7 @@ void Lookahead::listed(const NodeRef& directory) {
     }
     stream->used_at = ++clock_;
     stream->directory = directory;
-    stream->window.came();
+    into_first ? stream->window.came_surely() : stream->window.came();
     list_on(*stream, wishes);
   }
   grant(wishes);
@@ -243,7 +246,7 @@ bool Lookahead::want(Streams& streams, For what, Stream& stream, const NodeRef& 
     return true;
   }
   if (!size_is_known) return false;  // somebody asks about it before he opens it
-  if (*entry.size == 0 || *entry.size > kSmallFile) return true;
+  if (*entry.size == 0 || *entry.size > bounds.largest) return true;
   if (stream.ahead_bytes + *entry.size > bounds.bytes) return false;
   make_guess(streams, stream, entry.ino, *entry.size);
   wishes.bytes.push_back(node_of(directory, entry));
@@ -281,12 +284,13 @@ void Lookahead::grant(const Wishes& wishes) {
   for (size_t i = 0; i < wishes.bytes.size(); ++i) {
     const NodeRef& file = wishes.bytes[i];
     // Of what is cached the engine need not hear: a look at the index costs less than a message.
-    if (index_.blocks_present(file->ino) >= block_count(file->size)) {
+    const Ino object = engines_.object_of(*file);
+    if (index_.blocks_present(object) >= block_count(file->size)) {
       has_come(file, wishes.doubtful[i], false);
       continue;
     }
-    engines_.fetch_whole(file->ino, file->size, catalog_.url_of(*file), file->content, Lane::kSpeculative,
-                         [this, file, doubtful = static_cast<bool>(wishes.doubtful[i])](Result<bool> fetched) {
+    engines_.fetch_whole(object, file->size, catalog_.url_of(*file), file->content, Lane::kSpeculative,
+                         [this, file, doubtful = static_cast<bool>(wishes.doubtful[i])](const Result<bool>& fetched) {
                            has_come(file, doubtful, fetched);
                          });
   }

@@ -3,8 +3,8 @@
 //
 //   opened      a file was opened: the small files that follow are fetched whole
 //   looked_up   a name was looked up whose listing leaves its size open: those that follow are asked about, all at once
-//   listed      a directory was opened: when its reader has come to two more in the order of the tree, those that
-//               follow are listed
+//   listed      a directory was opened: when its reader has come to the first one in it, or to two more in the order of
+//               the tree, those that follow are listed
 //
 // Each of the three has a few *streams*, one for each place where somebody goes on. What follows in a directory is told
 // by a cursor; behind its end come the directories that follow in the order of the tree, once the stream has come from

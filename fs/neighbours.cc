@@ -16,6 +16,12 @@ constexpr uint64_t kPipes = 2;
 constexpr uint64_t kLeastBytes = 4 << 20;
 constexpr uint64_t kMemoryShare = 8;
 
+// What a usual line brings in a round trip costs less than the round trip before it: that large a file is worth being
+// asked for ahead. The measured rate says nothing here, for who reads small files fills no wire. Of a larger file its
+// own read-ahead (fs/readahead.h) brings as much with the first read, and a wrong guess would cost too much.
+constexpr double kUsualRate = 20e6;  // bytes per second
+constexpr uint64_t kLargestAhead = 1 << 20;
+
 // Files ahead for each that he has come through: from the second on 8, then 12, … Each round trip then brings five
 // times as many as the last, so 512 are ahead after four; with half of the gain it would be three times as many, and
 // six.
@@ -58,25 +64,35 @@ bool comes_before(const Directory& d, DirectoryCursor::Order order, uint32_t a, 
 NeighbourBounds neighbour_bounds(const LinkEstimate& link, uint64_t memory) {
   const double pipe = static_cast<double>(link.rate) * std::chrono::duration<double>(link.round_trip).count();
   const uint64_t wanted = std::max(static_cast<uint64_t>(pipe) * kPipes, kLeastBytes);
-  return {kMostFiles, std::min(wanted, memory / kMemoryShare)};
+  const double in_a_trip = kUsualRate * std::chrono::duration<double>(link.round_trip).count();
+  const uint64_t largest = std::clamp(static_cast<uint64_t>(in_a_trip), kSmallFile, kLargestAhead);
+  return {kMostFiles, std::min(wanted, memory / kMemoryShare), largest};
 }
 
 // --- the window ----------------------------------------------------------------------------------------------------
 
 void AheadWindow::came() { ++in_order_; }
 
-void AheadWindow::left() { in_order_ = 0; }
+void AheadWindow::came_surely() {
+  if (needed_ == kNeeded) needed_ = 1;
+  came();
+}
+
+void AheadWindow::left() {
+  in_order_ = 0;
+  needed_ = std::max(needed_, kNeeded);
+}
 
 void AheadWindow::used() {
   ++used_;
-  if (needed_ > 2 && used_ > kTolerated) needed_ = 2;
+  if (needed_ > kNeeded && used_ > kTolerated) needed_ = kNeeded;
   forget_slowly();
 }
 
 void AheadWindow::passed() {
   ++passed_;
   if (passed_ > kTolerated + used_ * kWorth) {
-    needed_ = std::min(needed_ * 2, kMostNeeded);
+    needed_ = std::min(std::max(needed_, kNeeded) * 2, kMostNeeded);
     in_order_ = used_ = passed_ = 0;
   }
   forget_slowly();

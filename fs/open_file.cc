@@ -50,12 +50,19 @@ int32_t OpenFile::take_backing() {
   return std::exchange(backing_, 0);
 }
 
-OpenFileRef OpenFiles::open(Ino ino, uint64_t size, ContentRef content) {
+OpenFileRef OpenFiles::open(Ino ino, uint64_t size, ContentRef content, std::shared_ptr<const Node> file) {
   MutexLock lock(mutex_);
-  OpenFileRef& file = files_[ino];
-  if (file == nullptr) file = std::make_shared<OpenFile>(ino, size, std::move(content));
-  ++file->opens_;
-  return file;
+  OpenFileRef& open = files_[ino];
+  if (open == nullptr) open = std::make_shared<OpenFile>(ino, size, std::move(content));
+  ++open->opens_;
+  open->opened_as_.swap(file);  // the one before is freed after the lock
+  return open;
+}
+
+std::shared_ptr<const Node> OpenFiles::opened_as(Ino ino) const {
+  MutexLock lock(mutex_);
+  const auto it = files_.find(ino);
+  return it == files_.end() ? nullptr : it->second->opened_as_;
 }
 
 OpenFileRef OpenFiles::close(OpenFile& file) {

@@ -1,5 +1,5 @@
-// What all handles of one inode share while it is open: how the kernel reads it, and a way past the engine once all of
-// it is in the cache.
+// What all handles of one object share while it is open: how the kernel reads it, and a way past the engine once all of
+// it is in the cache. Files with the same bytes are inodes of their own and one object.
 //
 // The kernel refuses to have one inode open both ways, through its page cache and passed through (EIO). So the first
 // open decides, and the later ones follow until the last is closed.
@@ -20,6 +20,8 @@
 #include "fs/content.h"
 
 namespace wormhole {
+
+struct Node;  // fs/inode_table.h
 
 // Whether the kernel may serve complete files itself, and if not, why not.
 class Passthrough {
@@ -46,7 +48,7 @@ class OpenFile {
   OpenFile(Ino ino, uint64_t size, ContentRef content = nullptr)
       : ino_(ino), size_(size), content_(std::move(content)) {}
 
-  Ino ino() const { return ino_; }
+  Ino ino() const { return ino_; }  // the object's number
   uint64_t size() const { return size_; }
   const ContentRef& content() const { return content_; }
 
@@ -77,20 +79,25 @@ class OpenFile {
   const CompleteFile* passed_through_ GUARDED_BY(mutex_) = nullptr;
   int32_t backing_ GUARDED_BY(mutex_) = 0;
 
-  int opens_ = 0;  // the table's
+  // The table's.
+  int opens_ = 0;
+  std::shared_ptr<const Node> opened_as_;  // the last
 };
 
 using OpenFileRef = std::shared_ptr<OpenFile>;
 
-// The inodes that are open now.
+// The objects that are open now.
 class OpenFiles {
  public:
-  OpenFileRef open(Ino ino, uint64_t size, ContentRef content = nullptr);
+  // `file`: as which it is opened.
+  OpenFileRef open(Ino ino, uint64_t size, ContentRef content = nullptr, std::shared_ptr<const Node> file = nullptr);
+  // The file as which it was opened last; null when it is not open.
+  std::shared_ptr<const Node> opened_as(Ino ino) const;
   // The same, when it was the last close; else null.
   OpenFileRef close(OpenFile& file);
 
  private:
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::unordered_map<Ino, OpenFileRef> files_ GUARDED_BY(mutex_);
 };
 

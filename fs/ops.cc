@@ -13,7 +13,6 @@
 #include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "base/log.h"
 #include "fs/errno.h"
@@ -259,10 +258,10 @@ void op_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
   ::fuse_reply_err(req, 0);
 }
 
-// An offset is the index of the next entry: the snapshot of the handle does not change.
+// An offset is the index of the next entry: an entry of the handle stays at its place.
 void reply_directory(fuse_req_t req, size_t size, off_t offset, const DirectoryHandle& handle, bool plus) {
   Filesystem& fs = filesystem(req);
-  std::vector<char> buffer(size);
+  char* const buffer = reinterpret_cast<char*>(place_for_answer(size).data());
   size_t used = 0;
   for (auto index = static_cast<uint64_t>(offset);; ++index) {
     const auto dirent = fs.readdir(handle, index, plus);
@@ -271,24 +270,35 @@ void reply_directory(fuse_req_t req, size_t size, off_t offset, const DirectoryH
     const auto next = static_cast<off_t>(index + 1);
     fuse_entry_param e = entry_param(dirent->entry);
     if (!dirent->looked_up) e.ino = 0;  // "no attributes": the kernel looks the name up when it needs them
-    const size_t needed =
-        plus ? ::fuse_add_direntry_plus(req, buffer.data() + used, size - used, name.c_str(), &e, next)
-             : ::fuse_add_direntry(req, buffer.data() + used, size - used, name.c_str(), &e.attr, next);
+    const size_t needed = plus ? ::fuse_add_direntry_plus(req, buffer + used, size - used, name.c_str(), &e, next)
+                               : ::fuse_add_direntry(req, buffer + used, size - used, name.c_str(), &e.attr, next);
     if (needed > size - used) {
       if (dirent->looked_up) fs.forget(e.ino, 1);
       break;
     }
     used += needed;
   }
-  ::fuse_reply_buf(req, buffer.data(), used);
+  ::fuse_reply_buf(req, buffer, used);
+}
+
+// An empty answer is the end of the directory: so it waits for an entry where one may come. Whoever was interrupted
+// meanwhile may have closed the handle.
+void reply_when_readable(fuse_req_t req, size_t size, off_t offset, const DirectoryHandle& handle, bool plus) {
+  if (!handle.arriving) return reply_directory(req, size, offset, handle, plus);
+  filesystem(req).when_readable(handle, static_cast<uint64_t>(offset),
+                                [request = Request(req), size, offset, &handle, plus](const Status& there) mutable {
+                                  if (!there) return request.fail(there.error());
+                                  if (const fuse_req_t r = request.take())
+                                    reply_directory(r, size, offset, handle, plus);
+                                });
 }
 
 void op_readdir(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
-  reply_directory(req, size, offset, *handle_of(fi), false);
+  reply_when_readable(req, size, offset, *handle_of(fi), false);
 }
 
 void op_readdirplus(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
-  reply_directory(req, size, offset, *handle_of(fi), true);
+  reply_when_readable(req, size, offset, *handle_of(fi), true);
 }
 
 void op_statfs(fuse_req_t req, fuse_ino_t) {

@@ -112,7 +112,8 @@ struct UringTransport::Ring {
       for (unsigned i = 0; i < entries_of_queue; ++i, place += kPage + payload_size) {
         auto& header = *reinterpret_cast<EntryHeader*>(place);
         const std::span payload(place + kPage, payload_size);
-        entries.push_back(std::unique_ptr<Entry>(new Entry{*this, static_cast<uint16_t>(queue), header, payload}));
+        entries.push_back(std::unique_ptr<Entry>(  // NOLINT(modernize-make-unique): an aggregate
+            new Entry{*this, static_cast<uint16_t>(queue), header, payload}));
       }
     }
   }

@@ -29,6 +29,11 @@ struct VerifiedFetches::Object {
   HashTree tree;
   std::vector<FetchId> fetches;  // under way
   std::vector<ByteRange> asked;  // pieces of the tree that are under way
+  struct Waiter {
+    FetchRequest request;
+    Known known;
+  };
+  std::vector<Waiter> waiters;  // with_tree()
   std::list<uint64_t>::iterator place;
 
   Object(uint64_t n, std::string u, uint64_t s, Content c)
@@ -86,7 +91,8 @@ VerifiedFetches::~VerifiedFetches() { *alive_ = false; }
 // The file's tree stays for the next fetches of it.
 VerifiedFetches::Object& VerifiedFetches::object_of(const FetchRequest& request) {
   auto it = objects_.find(request.object);
-  if (it != objects_.end() && it->second->content != *request.content && it->second->fetches.empty()) {
+  if (it != objects_.end() && it->second->content != *request.content && it->second->fetches.empty() &&
+      it->second->waiters.empty()) {
     used_.erase(it->second->place);
     objects_.erase(it);
     it = objects_.end();
@@ -104,7 +110,8 @@ VerifiedFetches::Object& VerifiedFetches::object_of(const FetchRequest& request)
 void VerifiedFetches::forget_idle_objects() {
   for (auto it = used_.begin(); it != used_.end() && objects_.size() > kKeptTrees;) {
     const Object& o = *objects_.at(*it);
-    const bool idle = o.fetches.empty() && o.asked.empty() && &o != objects_.at(used_.back()).get();
+    const bool idle =
+        o.fetches.empty() && o.asked.empty() && o.waiters.empty() && &o != objects_.at(used_.back()).get();
     it = idle ? (objects_.erase(*it), used_.erase(it)) : std::next(it);
   }
 }
@@ -134,7 +141,7 @@ void VerifiedFetches::fetch(FetchRequest request) {
   network_.fetch(std::move(request));
   // Beside it: the nodes are there when the bytes are.
   for (const uint64_t at : {range.begin, range.end - 1}) {
-    if (!f.request.whole_body) ask_for_tree(o, block_of(at), f);
+    if (!f.request.whole_body) ask_for_tree(o, block_of(at), f.request);
   }
 }
 
@@ -158,20 +165,21 @@ void VerifiedFetches::want(FetchId id, ByteRange bytes) {
   Fetch* f = find(id);
   if (f != nullptr) {
     bytes = align_to_blocks(bytes, f->object->size);
-    for (const uint64_t at : {bytes.begin, bytes.end - 1}) ask_for_tree(*f->object, block_of(at), *f);
+    for (const uint64_t at : {bytes.begin, bytes.end - 1}) ask_for_tree(*f->object, block_of(at), f->request);
   }
   network_.want(id, bytes);
 }
 
 // --- the hash tree -------------------------------------------------------------------------------------------------
 
-bool VerifiedFetches::can_check(Object& o, BlockIndex block, const Fetch& fetch) {
+bool VerifiedFetches::can_check(Object& o, BlockIndex block, const FetchRequest& fetch) {
   if (o.tree.missing(block).empty()) return true;
   ask_for_tree(o, block, fetch);
   return false;
 }
 
-void VerifiedFetches::ask_for_tree(Object& o, BlockIndex block, const Fetch& fetch) {
+// False: the manifest has none.
+bool VerifiedFetches::ask_for_tree(Object& o, BlockIndex block, const FetchRequest& fetch) {
   for (const ByteRange& group : o.tree.missing(block)) {
     const bool under_way = std::any_of(o.asked.begin(), o.asked.end(), [&](const ByteRange& asked) {
       return asked.begin <= group.begin && group.end <= asked.end;
@@ -180,12 +188,48 @@ void VerifiedFetches::ask_for_tree(Object& o, BlockIndex block, const Fetch& fet
     const uint64_t piece_end = std::min(o.tree.shape().bytes(), std::max(group.end, group.begin + kTreePiece));
     if (o.content.trees == nullptr || o.content.tree + piece_end > o.content.trees->size) {
       // The manifest itself is wrong: nothing can be checked.
-      post_([this, id = fetch.request.id, alive = alive_] {
+      post_([this, id = fetch.id, alive = alive_] {
         if (*alive && find(id) != nullptr) end(id, fail(ErrorCode::kCorrupt, "the manifest has no hash tree of it"));
       });
-      return;
+      return false;
     }
-    fetch_tree(o, {group.begin, piece_end}, fetch.request.lane, fetch.request.patience, 1, {});
+    fetch_tree(o, {group.begin, piece_end}, fetch.lane, fetch.patience, 1, {});
+  }
+  return true;
+}
+
+// Of all blocks of the range that are still unknown; false: it cannot be had.
+bool VerifiedFetches::ask_for_trees(Object& o, const FetchRequest& fetch) {
+  for (BlockIndex block = block_of(fetch.range.begin); block <= block_of(fetch.range.end - 1);) {
+    if (!ask_for_tree(o, block, fetch)) return false;
+    block = (block / kTreeFanout + 1) * kTreeFanout;  // those of one group come together
+  }
+  return true;
+}
+
+void VerifiedFetches::with_tree(const FetchRequest& request, Known known) {
+  Object& o = object_of(request);
+  o.waiters.push_back({request, std::move(known)});
+  tell_who_waits(o, !ask_for_trees(o, request));
+}
+
+void VerifiedFetches::tell_who_waits(Object& o, bool failed) {
+  const auto waits = [](const Object& object, const Object::Waiter& w) {
+    for (BlockIndex block = block_of(w.request.range.begin); block <= block_of(w.request.range.end - 1);
+         block = (block / kTreeFanout + 1) * kTreeFanout) {
+      if (!object.tree.missing(block).empty()) return true;
+    }
+    return false;
+  };
+  // What they do next may bring more of them.
+  std::vector<Object::Waiter> all = std::exchange(o.waiters, {}), ready;
+  for (Object::Waiter& w : all) (failed || !waits(o, w) ? ready : o.waiters).push_back(std::move(w));
+  const uint64_t number = o.number;
+  for (Object::Waiter& w : ready) {
+    // It may go while they are told, one after the other.
+    const auto it = objects_.find(number);
+    const bool known = it != objects_.end() && it->second->content == *w.request.content && !waits(*it->second, w);
+    w.known(known ? &it->second->tree : nullptr);
   }
 }
 
@@ -230,6 +274,9 @@ void VerifiedFetches::tree_came(FetchId id, Status status) {
     if (!last) return fetch_tree(o, piece->range, piece->lane, piece->patience, piece->attempt + 1, piece->server);
     status = fail(ErrorCode::kCorrupt, "{}: its hash tree does not match the manifest", o.url);
   }
+  const uint64_t number = o.number;
+  tell_who_waits(o, !status);
+  if (!objects_.contains(number)) return;  // nobody else had asked
   for (const FetchId fetch : std::vector<FetchId>(o.fetches)) {
     if (status) {
       advance(fetch);
@@ -319,7 +366,7 @@ void VerifiedFetches::advance(FetchId id) {
   uint64_t verified = f->verified;
   while (f->again == 0 && verified < f->arrived) {
     const BlockIndex block = block_of(range.begin + verified);
-    if (f->end_of(block) > f->arrived || !can_check(*f->object, block, *f)) break;
+    if (f->end_of(block) > f->arrived || !can_check(*f->object, block, f->request)) break;
     if (!f->object->tree.matches(block, f->bytes_of(block))) {
       wrong(*f, block);
       break;
@@ -346,7 +393,7 @@ void VerifiedFetches::advance_behind(Fetch& f) {
     ByteRange right{there.begin, there.begin};
     bool waits = false;
     for (BlockIndex block = block_of(there.begin); block <= block_of(there.end - 1); ++block) {
-      if (!can_check(*f.object, block, f)) {
+      if (!can_check(*f.object, block, f.request)) {
         waits = true;
         break;
       }
@@ -366,7 +413,7 @@ void VerifiedFetches::advance_chunks(Fetch& f) {
   while (!f.chunks.empty()) {
     const Fetch::Chunk& chunk = f.chunks.front();
     for (BlockIndex block = block_of(chunk.range.begin); block <= block_of(chunk.range.end - 1); ++block) {
-      if (!can_check(*f.object, block, f)) return;
+      if (!can_check(*f.object, block, f.request)) return;
       const ByteRange range = block_range(block, f.object->size);
       const Bytes bytes{chunk.bytes->data() + (range.begin - chunk.range.begin), range.size()};
       if (f.object->tree.matches(block, bytes)) continue;

@@ -49,6 +49,11 @@ class VerifiedFetches final : public Fetcher {
   void get(DocumentRequest request) override { network_.get(std::move(request)); }
   LinkEstimate link() const override { return network_.link(); }
 
+  // Calls `known` with the hash tree of the file once it has the nodes of all blocks of `request.range`, which may be
+  // at once; with null when it cannot have them. Nothing of the file itself is fetched.
+  using Known = UniqueFunction<void(const HashTree*)>;
+  void with_tree(const FetchRequest& request, Known known);
+
   // The network's events, as in FetchSink.
   void fetch_head(FetchId id, ObjectHead head);
   void fetch_progress(FetchId id, uint64_t arrived);
@@ -65,8 +70,10 @@ class VerifiedFetches final : public Fetcher {
   Fetch* find(FetchId id);
   Object& object_of(const FetchRequest& request);
   void forget_idle_objects();
-  bool can_check(Object& object, BlockIndex block, const Fetch& fetch);
-  void ask_for_tree(Object& object, BlockIndex block, const Fetch& fetch);
+  bool can_check(Object& object, BlockIndex block, const FetchRequest& fetch);
+  bool ask_for_tree(Object& object, BlockIndex block, const FetchRequest& fetch);
+  bool ask_for_trees(Object& object, const FetchRequest& fetch);
+  void tell_who_waits(Object& object, bool failed);
   void fetch_tree(Object& object, ByteRange range, Lane lane, Duration patience, int attempt, std::string avoid);
   void tree_came(FetchId id, Status status);
   bool take_tree(Object& object, const Piece& piece);

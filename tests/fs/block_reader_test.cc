@@ -819,6 +819,85 @@ TEST_F(LittleMemoryTest, PartsThatWaitForAReaderKeepAQuarterOfTheMemoryAtMost) {
   EXPECT_LE(setup_.buffers.outstanding(), setup_.buffers.budget() / 4);
 }
 
+// --- small files ahead of their readers ----------------------------------------------------------------------------
+
+// In front of a cache that has no room.
+class AheadOfAFullCacheTest : public BlockReaderTest {
+ protected:
+  static constexpr uint64_t kSmall = 10'000;
+  static constexpr Ino kNext = kFile + 1;
+
+  AheadOfAFullCacheTest() : BlockReaderTest(16 * kBlock) {
+    version_.size = kSmall;
+    setup_.space_options.limit = 0;
+  }
+
+  void fetch_ahead(Ino ino) {
+    setup_.reader->fetch_whole(ino, kSmall, "http://x/small", nullptr, Lane::kSpeculative,
+                               [this](Result<bool> fetched) { fetched_.push_back(fetched && *fetched); });
+  }
+  void bring(Ino ino) {
+    fetch_ahead(ino);
+    complete_all_fetches();
+    settle();
+  }
+  AnswerRef open_and_read(Ino ino) {
+    setup_.reader->open(ino, kSmall, "http://x/small");
+    AnswerRef answer = read(0, kSmall, ino);
+    return answer;
+  }
+
+  std::vector<bool> fetched_;
+};
+
+TEST_F(AheadOfAFullCacheTest, AFileWaitsInMemoryForItsReader) {
+  bring(kNext);
+  EXPECT_THAT(fetched_, ElementsAre(true));
+  EXPECT_FALSE(setup_.cache->has(kNext, 0));
+  EXPECT_GT(setup_.buffers.outstanding(), 0u);
+  fetch_ahead(kNext);
+  EXPECT_THAT(fetched_, ElementsAre(true, false)) << "it is there already";
+  const AnswerRef answer = open_and_read(kNext);
+  EXPECT_TRUE(is_right(answer));
+  EXPECT_EQ(setup_.fetcher.asked(), 1u);
+  close(kNext);
+  settle();
+  EXPECT_EQ(setup_.buffers.outstanding(), 0u) << "it has been read";
+}
+
+TEST_F(AheadOfAFullCacheTest, AReaderWhoDoesNotComeIsNotWaitedForForLong) {
+  bring(kNext);
+  setup_.clock.advance(9s);
+  setup_.reader->tick();
+  EXPECT_GT(setup_.buffers.outstanding(), 0u);
+  setup_.clock.advance(1s);
+  setup_.reader->tick();
+  EXPECT_EQ(setup_.buffers.outstanding(), 0u);
+  const AnswerRef answer = open_and_read(kNext);
+  complete();
+  EXPECT_TRUE(is_right(answer));
+  close(kNext);
+}
+
+TEST_F(AheadOfAFullCacheTest, WhatWaitsKeepsAQuarterOfTheMemoryAtMost) {
+  for (Ino ino = kNext; ino < kNext + 20; ++ino) bring(ino);
+  EXPECT_LE(setup_.buffers.outstanding(), setup_.buffers.budget() / 4);
+  setup_.reader->tick();
+  const AnswerRef last = open_and_read(kNext + 19);
+  EXPECT_TRUE(is_right(last));
+  const AnswerRef first = open_and_read(kNext);
+  EXPECT_TRUE(is_waiting(first));
+  complete();
+  EXPECT_TRUE(is_right(first));
+}
+
+TEST_F(AheadOfAFullCacheTest, AFileThatWasOpenedIsNotKeptWhenItIsClosed) {
+  bring(kNext);
+  setup_.reader->open(kNext, kSmall, "http://x/small");
+  close(kNext);
+  EXPECT_EQ(setup_.buffers.outstanding(), 0u);
+}
+
 // --- several engines ---------------------------------------------------------------------------------------------
 
 class TwoEnginesTest : public BlockReaderTest {

@@ -44,6 +44,25 @@ TEST(AheadWindowTest, WhoGoesElsewhereBeginsAnew) {
   EXPECT_EQ(window.size(kMany), 8u);
 }
 
+TEST(AheadWindowTest, OneSureStepOpensItOnce) {
+  AheadWindow window;
+  window.came_surely();
+  EXPECT_EQ(window.size(64), 4u);
+  window.left();
+  window.came();
+  EXPECT_FALSE(window.is_open());
+}
+
+TEST(AheadWindowTest, ASureStepDoesNotOpenWhatWasteHasClosed) {
+  AheadWindow window;
+  window.came_surely();
+  for (int i = 0; i < 100; ++i) window.passed();
+  ASSERT_FALSE(window.is_open());
+  window.came_surely();
+  window.came();
+  EXPECT_FALSE(window.is_open());
+}
+
 TEST(AheadWindowTest, WhatIsPassedByClosesItForLongerEachTime) {
   AheadWindow window;
   uint64_t last = 1;
@@ -86,6 +105,16 @@ TEST(NeighbourBoundsTest, FollowTheWireAndNeverTheWholeMemory) {
   const LinkEstimate fast{125'000'000, 50ms, 16, 1 << 20};
   EXPECT_EQ(neighbour_bounds(fast, 256 << 20).bytes, 12'500'000u);
   EXPECT_EQ(neighbour_bounds(fast, 32 << 20).bytes, 4u << 20);
+}
+
+TEST(NeighbourBoundsTest, LargerFilesAreWorthItWhereTheRoundTripCostsMore) {
+  EXPECT_EQ(neighbour_bounds({}, 256 << 20).largest, kSmallFile);
+  const auto largest = [](Duration round_trip) {
+    return neighbour_bounds({1'000'000, round_trip, 16, 1 << 20}, 256 << 20).largest;
+  };
+  EXPECT_EQ(largest(500us), kSmallFile);
+  EXPECT_EQ(largest(30ms), 600'000u);
+  EXPECT_EQ(largest(100ms), 1u << 20);
 }
 
 // --- the cursor ----------------------------------------------------------------------------------------------------
