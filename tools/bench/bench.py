@@ -106,6 +106,10 @@ def write_original(path: Path, size: int) -> Path:
     return path
 
 
+def write_manifest(wormhole: Path, tree: Path) -> None:
+    subprocess.run([wormhole, "index", "--quiet", tree], check=True, stdout=subprocess.DEVNULL)
+
+
 def settle() -> None:
     """What earlier runs have written is on the disk and does not disturb the next."""
     subprocess.run(["sync"], check=True)

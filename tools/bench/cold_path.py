@@ -29,8 +29,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
-from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile
+from bench import GIB, MIB, add_race_options, end_cleanly_on_signals, parser, percentile, write_manifest
 from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Wire, round_trip
 from memory import at_hand
 from plot import Panel, slope, write_svg
@@ -39,7 +40,7 @@ from rows import (FAILURES, Contestant, Figures, Goal, Measuring, Rows, Table, c
                   print_list, print_machine, ratio)
 from support import trees
 from support.caddy import CaddyOrigin
-from support.mounting import run
+from support.mounting import run, wait_until
 from support.origin import Certificates, Origin, WebServer
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -455,6 +456,71 @@ def until_quiet(value: Callable[[], int], quiet: float = 1) -> None:
             last, since = now, time.monotonic()
 
 
+VERIFIED, UNVERIFIED = "verified", "unverified"
+
+
+@row("verified", "cat of 1 GiB over the loopback, with a manifest and without",
+     Goal("verified / unverified", ">=", 0.9, ratio(of(VERIFIED, RATE), of(UNVERIFIED, RATE))))
+def verified(bench: Bench) -> Table:
+    with bench.tree(file=bench.original(GIB)) as tree, Origin(tree, bench.directory("nginx")) as origin:
+        write_manifest(bench.arguments.wormhole, tree)
+
+        def cat(listing: str) -> Figures:
+            race = bench.race(origin, prefix=(), listing=listing)
+            return rated(race.file.stat().st_size, race.cat)
+
+        return bench.measure(Contestant(VERIFIED, None, partial(cat, "manifest")),
+                             Contestant(UNVERIFIED, None, partial(cat, "html")))
+
+
+NEW, ANEW, SHARE = "the new version", "all of it, anew", "share of its bytes on the wire"
+CHANGED, BLOCK = 0.03, 64 * 1024
+
+
+def change_blocks(file: Path, share: float, seed: int) -> None:
+    """One byte in each of so many blocks, here and there."""
+    chance, blocks = Random(seed), file.stat().st_size // BLOCK
+    with open(file, "r+b") as out:
+        for block in chance.sample(range(blocks), max(1, round(blocks * share))):
+            at = block * BLOCK + chance.randrange(BLOCK)
+            out.seek(at)
+            byte = out.read(1)[0]
+            out.seek(at)
+            out.write(bytes([byte ^ (1 + chance.randrange(255))]))
+
+
+@row("new-version", "1 GiB with a manifest, the version before in the cache, 3 % of the blocks changed; 1 Gbit/s, 50 ms",
+     Goal(SHARE, "<=", 0.04, of(NEW, SHARE)))
+def new_version(bench: Bench) -> Table:
+    with bench.tree() as tree, bench.wire():
+        file = tree / "file"
+        shutil.copyfile(bench.original(GIB), file)
+        write_manifest(bench.arguments.wormhole, tree)
+        with bench.nginx(tree) as origin:
+            race, seeds = bench.race(origin, ttl=1), itertools.count(1)
+
+            def read(mounted: Path) -> Figures:
+                origin.forget()
+                seconds = timed("cp", mounted / "file", race.copy)
+                compare(race.copy, file)
+                return {SECONDS: seconds, SHARE: origin.body_bytes() / file.stat().st_size}
+
+            def next_version() -> Figures:
+                with race.mount() as mount:
+                    read(mount.path)
+                    change_blocks(file, CHANGED, next(seeds))
+                    write_manifest(bench.arguments.wormhole, tree)
+                    time_of = file.stat().st_mtime_ns
+                    wait_until(lambda: (mount / "file").stat().st_mtime_ns == time_of, "the new version is seen")
+                    return read(mount.path)
+
+            def anew() -> Figures:
+                with race.mount() as mount:
+                    return read(mount.path)
+
+            return bench.measure(Contestant(NEW, None, next_version), Contestant(ANEW, None, anew))
+
+
 @row("get", "wormhole get -c 8 of 100 MB, 20 Mbit/s for each connection; 1 Gbit/s, 50 ms",
      Goal("wormhole get / curl", ">=", 6, ratio(of(WORMHOLE, RATE), of(CURL, RATE))))
 def get(bench: Bench) -> Table:
@@ -545,8 +611,8 @@ def main() -> int:
     if arguments.list:
         print_list(ROWS)
         return 0
-    if os.geteuid() != 0 and arguments.rows != ["loopback"]:
-        print("cold_path.py: must be root, to create network namespaces; only the row loopback needs no root",
+    if os.geteuid() != 0 and not {*arguments.rows} <= {"loopback", "verified"}:
+        print("cold_path.py: must be root, to create network namespaces; only loopback and verified need no root",
               file=sys.stderr)
         return 1
     end_cleanly_on_signals()

@@ -77,7 +77,7 @@ class Bench(Measuring):
     def host(self) -> Iterator[tuple[int, list[int]]]:
         work = self.directory("host")
         command = [self.arguments.wormhole, "host", self.served, "--listen", "127.0.0.1:0", "--json", "--log",
-                   work / "access.log"]
+                   work / "access.log", "--manifest=off"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             line = process.stdout.readline()

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """How fast `wormhole index` hashes what is in the page cache, beside b3sum, sha256sum and cat: one large file, and many
-small ones. With --files it also tells the memory, and how long it takes when nothing has changed."""
+small ones. With --files it also tells the memory, and how long it takes when nothing has changed, and when a file is
+added to what `wormhole host` serves."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -63,6 +67,40 @@ def measure(wormhole: Path, directory: Path, size: int, runs: int) -> None:
                                                       for _ in range(runs)))
 
 
+def head_of(url: str) -> bytes:
+    try:
+        return urllib.request.urlopen(f"{url}.wormhole/manifest", timeout=60).read()
+    except urllib.error.HTTPError:
+        return b""
+
+
+def until_another(url: str, before: bytes) -> float:
+    began = time.monotonic()
+    while head_of(url) in (before, b""):
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def measure_following(wormhole: Path, directory: Path, place: Path, runs: int) -> None:
+    """From a change to the manifest that has it: half a second of quiet is part of it."""
+    shutil.rmtree(directory / ".wormhole", ignore_errors=True)
+    host = subprocess.Popen([wormhole, "host", directory, "--listen", "127.0.0.1:0", "--json", "-q", "--log",
+                             "/dev/null", "--manifest-dir", place], stdout=subprocess.PIPE, text=True)
+    try:
+        url = json.loads(host.stdout.readline())["url"]
+        print(f"{'wormhole host, first manifest':34} {until_another(url, b''):8.2f} s", flush=True)
+        times = []
+        for i in range(runs):
+            time.sleep(5)  # it waits after one that took long
+            before = head_of(url)
+            (directory / "00000" / f"added{i}").write_bytes(b"new")
+            times.append(until_another(url, before))
+        print(f"{'wormhole host, a file is added':34} {min(times):8.2f} s", flush=True)
+    finally:
+        host.terminate()
+        host.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wormhole", type=Path, default=PROJECT / "build/release/wormhole")
@@ -84,6 +122,7 @@ def main() -> None:
             write_small(small, options.files, options.small)
             print(f"{options.files} files of {options.small} bytes")
             measure(options.wormhole, small, options.files * options.small, options.runs)
+            measure_following(options.wormhole, small, Path(work) / "manifest", options.runs)
 
 
 if __name__ == "__main__":

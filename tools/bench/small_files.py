@@ -19,22 +19,26 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import MIB, add_race_options, end_cleanly_on_signals, parser
+from bench import MIB, add_race_options, end_cleanly_on_signals, parser, write_manifest
 from link import AT_FAR, AT_NEAR, FAR_ADDRESS, Wire
 from race import PATIENCE, Race, timed
 from rows import (Contestant, Figures, Goal, Measuring, Rows, Table, chosen_rows, measure_rows, of, print_list,
                   print_machine, ratio)
 from support import trees
 from support.origin import Origin
+from support.servers import Apache
 
 WORMHOLE, RCLONE = "wormhole", "rclone"
 SECONDS, REQUESTS = "s", "requests"
+LOCAL = "the tree itself"
+FIRST, WARM, ANONYMOUS, RESIDENT = "first, s", "warm, s", "RssAnon, MiB", "VmHWM, MiB"
 
 SMALL = 10_000
 IN_DIRECTORY = 100
@@ -53,8 +57,8 @@ class Bench(Measuring):
         return Origin(tree, self.directory("nginx"), address=FAR_ADDRESS, port=8080, prefix=AT_FAR,
                       directives=f"keepalive_requests 100000; {directives}")
 
-    def race(self, origin: Origin) -> Race:
-        return Race(self.arguments.wormhole, self.work, origin, dict(self.arguments.option), AT_NEAR)
+    def race(self, origin: Origin, prefix: tuple[str, ...] = AT_NEAR, **options) -> Race:
+        return Race(self.arguments.wormhole, self.work, origin, {**dict(self.arguments.option), **options}, prefix)
 
     def files(self, count: int) -> int:
         return max(IN_DIRECTORY, round(count * self.arguments.scale))
@@ -71,6 +75,20 @@ class Bench(Measuring):
                 path = directory / f"file-{i:06}.dat"
                 path.write_bytes(content[i * size : (i + 1) * size])
                 os.utime(path, (LONG_AGO, LONG_AGO))
+            yield tree
+
+    @contextmanager
+    def empty_files(self, files: int) -> Iterator[Path]:
+        """A tree of so many (after scaling) that take no bytes: a tenth of them in one directory, the others in
+        directories of IN_DIRECTORY."""
+        with self.tree() as tree:
+            large = self.files(files) // 10
+            for i in range(self.files(files)):
+                number = (i - large) // IN_DIRECTORY
+                directory = tree / "large" if i < large else tree / f"d{number // 100:03}" / f"e{number % 100:02}"
+                if i == 0 or (i >= large and (i - large) % IN_DIRECTORY == 0):
+                    directory.mkdir(parents=True)
+                os.close(os.open(directory / f"file-{i:06}", os.O_CREAT | os.O_WRONLY))
             yield tree
 
 
@@ -107,6 +125,43 @@ def list_all(mounted: Path) -> None:
     timed("ls", "-lR", mounted, stdout=subprocess.DEVNULL)
 
 
+@contextmanager
+def watched_memory(pid: int) -> Iterator[Figures]:
+    """What a process has at most, in MiB: of memory of its own, every 20 ms; and in all, with the pages of files that
+    it maps (the index), as the kernel counts."""
+    figures = {ANONYMOUS: 0.0, RESIDENT: 0.0}
+    over = threading.Event()
+
+    def look() -> None:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        said = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
+        figures[ANONYMOUS] = max(figures[ANONYMOUS], int(said["RssAnon"]) / 1024)
+        figures[RESIDENT] = int(said["VmHWM"]) / 1024
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            look()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield figures
+    finally:
+        over.set()
+        thread.join()
+        look()
+
+
+def find_all(directory: Path, files: int) -> float:
+    """Seconds of a find that must look at each file."""
+    began = time.monotonic()
+    said = subprocess.run(["find", directory, "-type", "f", "-empty", "-printf", "x"], capture_output=True, check=True,
+                          timeout=PATIENCE)
+    seconds = time.monotonic() - began
+    assert len(said.stdout) == files, f"{len(said.stdout)} files instead of {files}"
+    return seconds
+
+
 ROWS = Rows()
 row = ROWS.row
 
@@ -128,6 +183,18 @@ def list_inexact(bench: Bench) -> Table:
         return bench.measure(*contestants(bench.race(origin), list_all, WORMHOLE), memory=LITTLE)
 
 
+@row("list-apache", "the same with Apache and its fancy index, as Debian has it; 1 Gbit/s, 50 ms",
+     Goal("seconds", "<=", 1.5, of(WORMHOLE, SECONDS)))
+def list_apache(bench: Bench) -> Table:
+    workers = 150  # the default; a multiple of the threads of a process
+    bench.work.chmod(0o755)  # its processes are not root's
+    with bench.small_tree(2000) as tree, bench.wire():
+        with Apache(tree, bench.directory("apache"), index="FancyIndexing VersionSort HTMLTable NameWidth=* "
+                    "DescriptionWidth=* Charset=UTF-8", workers=workers, address=FAR_ADDRESS, port=8080,
+                    prefix=AT_FAR) as origin:
+            return bench.measure(*contestants(bench.race(origin), list_all, WORMHOLE), memory=LITTLE)
+
+
 @row("in-order", "500 unread files of 10 KB of one directory, in order; 1 Gbit/s, 50 ms",
      Goal("seconds", "<=", 0.8, of(WORMHOLE, SECONDS)),
      Goal("rclone / wormhole", ">", 1, ratio(of(RCLONE, SECONDS), of(WORMHOLE, SECONDS))))
@@ -144,19 +211,55 @@ def in_order(bench: Bench) -> Table:
         return bench.measure(*contestants(bench.race(origin), read, WORMHOLE, RCLONE), memory=LITTLE)
 
 
+def pack(bench: Bench, mounted: Path) -> None:
+    # Not to /dev/null: tar would not read the files.
+    archive = bench.work / "archive.tar"
+    timed("tar", "cf", archive, "-C", mounted, ".")
+    assert archive.stat().st_size > bench.files(10_000) * SMALL
+    archive.unlink()
+
+
 @row("tar", "tar c of 10000 unread files of 10 KB in 100 directories; 1 Gbit/s, 50 ms",
      Goal("seconds", "<=", 5, of(WORMHOLE, SECONDS)))
 def tar(bench: Bench) -> Table:
     with bench.small_tree(10_000) as tree, bench.wire(), bench.nginx(tree) as origin:
+        return bench.measure(*contestants(bench.race(origin), partial(pack, bench), WORMHOLE), memory=LITTLE)
 
-        def pack(mounted: Path) -> None:
-            # Not to /dev/null: tar would not read the files.
-            archive = bench.work / "archive.tar"
-            timed("tar", "cf", archive, "-C", mounted, ".")
-            assert archive.stat().st_size > bench.files(10_000) * SMALL
-            archive.unlink()
 
-        return bench.measure(*contestants(bench.race(origin), pack, WORMHOLE), memory=LITTLE)
+@row("tar-manifest", "the same with a manifest, every block checked; 1 Gbit/s, 50 ms",
+     Goal("seconds", "<=", 5, of(WORMHOLE, SECONDS)))
+def tar_manifest(bench: Bench) -> Table:
+    with bench.small_tree(10_000) as tree, bench.wire(), bench.nginx(tree) as origin:
+        write_manifest(bench.arguments.wormhole, tree)
+        race = bench.race(origin, listing="manifest")
+        return bench.measure(*contestants(race, partial(pack, bench), WORMHOLE), memory=LITTLE)
+
+
+@row("find-million", "find -empty over 1000000 files of a manifest, 100000 of them in one directory; loopback",
+     Goal("RssAnon of the daemon, MiB", "<=", 256, of(WORMHOLE, ANONYMOUS)),
+     Goal("warm / the tree itself", "<=", 2, ratio(of(WORMHOLE, WARM), of(LOCAL, WARM))))
+def find_million(bench: Bench) -> Table:
+    files = bench.files(1_000_000)
+    with bench.empty_files(1_000_000) as tree:
+
+        def by_itself() -> Figures:
+            return {FIRST: find_all(tree, files), WARM: find_all(tree, files)}
+
+        # Before there is a manifest: it would be found as well.
+        local = bench.measure(Contestant(LOCAL, None, by_itself), memory=LITTLE)
+        write_manifest(bench.arguments.wormhole, tree)
+        with Origin(tree, bench.directory("nginx")) as origin:
+            # Warm means that what is known is believed.
+            race = bench.race(origin, prefix=(), listing="manifest", ttl=3600)
+
+            def mounted() -> Figures:
+                with race.by_wormhole() as mount:
+                    with watched_memory(mount.pid) as memory:
+                        times = {FIRST: find_all(mount.path, files), WARM: find_all(mount.path, files)}
+                    return times | memory
+
+            table = bench.measure(Contestant(WORMHOLE, None, mounted), memory=LITTLE)
+        return Table(table.runs | local.runs)
 
 
 @row("copy-tree", "cp -r of a source tree of 5000 mixed files; 1 Gbit/s, 50 ms",
