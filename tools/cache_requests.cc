@@ -57,6 +57,13 @@ const char* word(BlockCache::Stays why) {
   return "";
 }
 
+// The objects that have the bytes of these files, and for each the first of the files: answers speak of files.
+std::map<Ino, Ino> objects_of(Index& index, const std::vector<Ino>& files) {
+  std::map<Ino, Ino> out;
+  for (const Ino file : files) out.try_emplace(index.object_of(file), file);
+  return out;
+}
+
 uint64_t sum(const std::vector<CachedRegion>& regions) {
   uint64_t bytes = 0;
   for (const CachedRegion& r : regions) bytes += r.bytes;
@@ -124,10 +131,8 @@ nlohmann::json CacheRequests::evict(const std::vector<Ino>& files) {
     going.clear();
   };
   // In order, each once, so that files can be counted as they go.
-  std::vector<Ino> ordered = files;
-  std::sort(ordered.begin(), ordered.end());
-  ordered.erase(std::unique(ordered.begin(), ordered.end()), ordered.end());
-  for (const Ino ino : ordered) {
+  const std::map<Ino, Ino> objects = objects_of(index_, files);
+  for (const auto& [ino, file] : objects) {
     for (const CachedRegion& r : index_.cached_regions(ino)) {
       going[{ino, r.region}] = r.bytes;
       if (going.size() == kRegionsAtOnce) go();
@@ -137,14 +142,19 @@ nlohmann::json CacheRequests::evict(const std::vector<Ino>& files) {
   go();
   if (!ok) return error(kIndexFails);
   nlohmann::json stayed = nlohmann::json::array();
-  for (const auto& [ino, l] : left) stayed.push_back({{"file", ino}, {"why", word(l.why)}, {"bytes", l.bytes}});
+  for (const auto& [ino, l] : left)
+    stayed.push_back({{"file", objects.at(ino)}, {"why", word(l.why)}, {"bytes", l.bytes}});
   return {{"freed_bytes", freed_bytes}, {"freed_files", freed_files}, {"stayed", stayed}};
 }
 
 nlohmann::json CacheRequests::pin(const std::vector<Ino>& files, bool pinned) {
   const uint64_t before = index_.pinned().count();
   const uint64_t failures = index_.failures();
-  pinned ? index_.pin(files) : index_.unpin(files);
+  std::vector<Ino> numbers = files;
+  for (const auto& [object, file] : objects_of(index_, files)) {
+    if (object != file) numbers.push_back(object);
+  }
+  pinned ? index_.pin(numbers) : index_.unpin(numbers);
   index_.flush();
   if (index_.failures() != failures) return error(kIndexFails);
   const uint64_t now = index_.pinned().count();
@@ -154,14 +164,14 @@ nlohmann::json CacheRequests::pin(const std::vector<Ino>& files, bool pinned) {
 nlohmann::json CacheRequests::cached(const std::vector<Ino>& files) {
   nlohmann::json bytes = nlohmann::json::array(), pinned = nlohmann::json::array();
   for (const Ino ino : files) {
-    bytes.push_back(sum(index_.cached_regions(ino)));
+    bytes.push_back(sum(index_.cached_regions(index_.object_of(ino))));
     pinned.push_back(index_.pinned().contains(ino));
   }
   return {{"cached", bytes}, {"pinned", pinned}};
 }
 
 nlohmann::json CacheRequests::missing(Ino file, uint64_t size, uint64_t from) {
-  const auto regions = index_.cached_regions(file);
+  const auto regions = index_.cached_regions(index_.object_of(file));
   std::vector<ByteRange> ranges;
   auto region = regions.begin();
   for (BlockIndex block = from / kBlockSize; block < block_count(size) && ranges.size() < kRangesAtOnce;) {
@@ -218,10 +228,18 @@ nlohmann::json CacheRequests::sync() {
 
 nlohmann::json CacheRequests::verify(const std::optional<std::vector<Ino>>& files, const ControlServer::Say& say) {
   const uint64_t failures = index_.failures();
+  const std::map<Ino, Ino> objects = objects_of(index_, files.value_or(std::vector<Ino>{}));
   Verification verification(
       index_, [this](RegionKey key, auto done) { engines_.check_region(key, std::move(done)); },
-      [&](const Verified& found) { return !stopping_.load() && say(to_json(found)); });
-  if (!(files ? verification.run(*files) : verification.run_all())) return error("given up");
+      [&](Verified found) {
+        for (WrongBytes& wrong : found.wrong) {
+          if (const auto file = objects.find(wrong.ino); file != objects.end()) wrong.ino = file->second;
+        }
+        return !stopping_.load() && say(to_json(found));
+      });
+  std::vector<Ino> numbers;
+  for (const auto& [object, file] : objects) numbers.push_back(object);
+  if (!(files ? verification.run(numbers) : verification.run_all())) return error("given up");
   if (!files) engines_.all_checked(failures);
   return sync();
 }

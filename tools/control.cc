@@ -1,5 +1,6 @@
 #include "tools/control.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -20,8 +22,10 @@
 namespace wormhole {
 namespace {
 
-// A client that says nothing, or a daemon that does not answer, is given up after this.
-constexpr timeval kPatience{2, 0};
+// A client that says nothing is given up after this.
+constexpr timeval kPatienceWithClient{2, 0};
+// A daemon that does not answer. A disk that is busy with much older work can keep one for seconds.
+constexpr timeval kPatience{10, 0};
 // A daemon that works for the client: it frees disk space, or counts millions of files. One that dies closes the
 // socket.
 constexpr timeval kPatienceWithWork{600, 0};
@@ -162,7 +166,7 @@ void ControlServer::join_served(bool all) {
 }
 
 void ControlServer::serve(int client) const {
-  set_patience(client, kPatience);
+  set_patience(client, kPatienceWithClient);
   std::string line;
   char buffer[4096];
   while (line.size() < kLargestRequest && !line.ends_with('\n')) {
@@ -181,14 +185,18 @@ std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(control_directory(), error)) {
     if (entry.path().extension() != ".sock") continue;
+    const pid_t pid = std::atoi(entry.path().stem().c_str());
     const FileDescriptor fd = connect_to(entry.path(), kPatience);
     if (!fd) {  // left behind by a daemon that was killed
-      const pid_t pid = std::atoi(entry.path().stem().c_str());
       if (pid > 0 && !std::filesystem::exists("/proc/" + std::to_string(pid))) ::unlink(entry.path().c_str());
       continue;
     }
+    const auto asked = std::chrono::steady_clock::now();
     auto answer = ask(fd.get(), request);
     if (answer && !answer->contains("error")) answers.push_back(std::move(*answer));
+    // One that ends closes the socket, which takes no time.
+    if (!answer && std::chrono::steady_clock::now() - asked >= std::chrono::seconds(kPatience.tv_sec))
+      fmt::print(stderr, "wormhole: the daemon with pid {} does not answer\n", pid);
   }
   return answers;
 }

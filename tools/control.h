@@ -56,7 +56,8 @@ class ControlServer {
 // /run/wormhole for root, $XDG_RUNTIME_DIR/wormhole or /tmp/wormhole-UID for others.
 std::string control_directory();
 
-// The answers of all mounts of this user that run now.
+// The answers of all mounts of this user that run now. A daemon that does not answer within ten seconds is named on
+// standard error.
 std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request);
 
 // The answer of the mount whose daemon is process `pid`, however long it takes. kUnreachable when nobody answers,

@@ -1,5 +1,6 @@
 #include "tools/daemon.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -9,12 +10,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <future>
 #include <thread>
 
 #include "base/log.h"
-#include "fs/manifest_source.h"
 #include "manifest/signature.h"
 #include "tools/key_files.h"
 #include "tools/mount_table.h"
@@ -41,6 +42,10 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// A listing of 100 000 entries passes through memory as some blocks of 10 to 20 MiB. From here on a block has pages of
+// its own, which go back when it is freed; by itself glibc begins to keep such blocks once it has seen some.
+constexpr int kBlockOfItsOwn = 1 << 20;
+
 // A daemon has no terminal that could hang up; in the foreground that is an end like Ctrl-C.
 int block_signals(bool foreground) {
   sigset_t set;
@@ -61,6 +66,7 @@ int block_signals(bool foreground) {
 Result<std::string> Daemon::start() {
   started_ = clock_.now();
   raise_descriptor_limit();
+  ::mallopt(M_MMAP_THRESHOLD, kBlockOfItsOwn);
   // Before any thread exists: all of them inherit the mask.
   signal_fd_ = block_signals(options_.foreground);
   ended_fd_ = ::eventfd(0, EFD_CLOEXEC);
@@ -102,7 +108,7 @@ Result<std::string> Daemon::start() {
   engines_ =
       std::make_unique<Engines>(count, reader, cache, options_.scrubber,
                                 EngineBase{*space_, *index_, *fetcher_, *buffers_, metrics_, clock_}, [this](Ino ino) {
-                                  if (NodeRef file = filesystem_->node(ino)) catalog_->distrust(std::move(file));
+                                  if (NodeRef file = filesystem_->opened_as(ino)) catalog_->distrust(std::move(file));
                                 });
   if (auto s = make_listings(*root); !s) return fail(s.error());
   catalog_ = std::make_unique<Catalog>(CatalogOptions{options_.ttl, options_.offline, options_.timeout},
@@ -115,6 +121,7 @@ Result<std::string> Daemon::start() {
   filesystem_ = std::make_unique<Filesystem>(options_.filesystem, static_cast<double>(options_.ttl), *catalog_,
                                              *engines_, *lookahead_, metrics_, clock_);
 
+  if (manifest_ != nullptr) manifest_->recall();
   refuse_passthrough();
 
   if (auto s = check_root_listing(); !s) return fail(s.error());
@@ -155,6 +162,17 @@ void Daemon::recall_servers(const Url& url) {
     if (!text) continue;
     if (const auto profile = decode_host_profile(*text)) options_.curl.profiles[server] = *profile;
   }
+}
+
+// Those that the manifest names.
+void Daemon::use_mirrors(const std::vector<std::string>& named, const Url& origin) {
+  std::vector<KnownMirror> mirrors;
+  for (Url& url : usable_mirrors(named, origin)) {
+    const auto text = index_->host(url.str());
+    const auto profile = text ? decode_host_profile(*text) : std::nullopt;
+    mirrors.push_back({std::move(url), profile.value_or(HostProfile{})});
+  }
+  fetcher_->use_content_mirrors(std::move(mirrors));
 }
 
 void Daemon::remember_servers() {
@@ -200,6 +218,10 @@ Status Daemon::make_listings(const RemoteRoot& root) {
   manifest.required = required;
   manifest.pinned = options_.manifest;
   manifest.ttl = options_.ttl;
+  manifest.believed = [this, at = root.url](const KnownManifest& known) {
+    filesystem_->set_root(known.sequence > 0 ? std::optional(known.mode) : std::nullopt, known.mtime);
+    if (options_.manifest_mirrors) use_mirrors(known.mirrors, at);
+  };
   if (!options_.manifest_key_file.empty()) {
     auto key = read_public_key(options_.manifest_key_file);
     if (!key) return fail(key.error().code, "manifest-key: {}", key.error().message);
@@ -209,15 +231,17 @@ Status Daemon::make_listings(const RemoteRoot& root) {
       return {};
     };
   }
-  listings_ = std::make_unique<ManifestSource>(std::move(manifest), root.url.str(), std::move(listings_), *fetcher_,
-                                               *buffers_, metrics_, engines_->all(), *index_, clock_);
+  auto source = std::make_unique<ManifestSource>(std::move(manifest), root.url.str(), std::move(listings_), *fetcher_,
+                                                 *buffers_, metrics_, engines_->all(), *index_, clock_);
+  manifest_ = source.get();
+  listings_ = std::move(source);
   return {};
 }
 
 Status Daemon::check_root_listing() {
   std::promise<Status> answered;
   auto answer = answered.get_future();
-  catalog_->directory(catalog_->root(), [&answered](Result<DirectoryRef> listing) {
+  catalog_->open_directory(catalog_->root(), [&answered](const Result<Catalog::OpenedDirectory>& listing) {
     if (listing) {
       answered.set_value({});
     } else {
@@ -308,6 +332,21 @@ void Daemon::stop() {
   }
 }
 
+// The origin first.
+nlohmann::json Daemon::servers() const {
+  constexpr std::array kRoles = {"origin", "mirror", "mirror of the manifest"};
+  nlohmann::json out = nlohmann::json::array();
+  for (const ServerState& s : fetcher_->servers()) {
+    out.push_back({{"url", s.role == ServerRole::kOrigin ? source_ : s.url},
+                   {"role", kRoles.at(static_cast<size_t>(s.role))},
+                   {"rests", s.rests},
+                   {"bytes_received", s.received},
+                   {"files_lacked", s.files_lacked},
+                   {"files_wrong", s.files_wrong}});
+  }
+  return out;
+}
+
 nlohmann::json Daemon::status() const {
   const auto value = [](const auto& counter) { return counter.load(std::memory_order_relaxed); };
   const Metrics& m = metrics_;
@@ -326,6 +365,7 @@ nlohmann::json Daemon::status() const {
       {"not_uring_because", session_->transport().why_not},
       {"passthrough", filesystem_->passthrough().state()},
       {"opens_passed_through", value(m.opens_passed_through)},
+      {"servers", servers()},
       {"reachable", catalog_->reachable()},
       {"read_requests", value(m.read_requests)},
       {"bytes_from_network", value(m.bytes_from_network)},
@@ -347,6 +387,8 @@ nlohmann::json Daemon::status() const {
       {"blocks_stored", value(m.blocks_stored)},
       {"blocks_corrupt", value(m.blocks_corrupt)},
       {"blocks_refused", value(m.blocks_refused)},
+      {"blocks_inherited", value(m.blocks_inherited)},
+      {"bytes_shared", value(m.bytes_shared)},
       {"store_errors", value(m.store_errors)},
       {"stores_without_room", value(m.stores_without_room)},
       {"bytes_evicted", value(m.bytes_evicted)},

@@ -14,6 +14,7 @@
 #include "fs/catalog.h"
 #include "fs/engines.h"
 #include "fs/filesystem.h"
+#include "fs/manifest_source.h"
 #include "fs/session.h"
 #include "net/curl_fetcher.h"
 #include "net/listing_source.h"
@@ -39,6 +40,7 @@ class Daemon {
  private:
   Status open_cache(const Url& url);
   void recall_servers(const Url& url);
+  void use_mirrors(const std::vector<std::string>& named, const Url& origin);
   void remember_servers();
   Result<RemoteRoot> find_root(const Url& url, Ino* ino, std::string* warning);
   void refuse_passthrough();
@@ -47,6 +49,7 @@ class Daemon {
   Status mount();
   void find_device();
   nlohmann::json status() const;
+  nlohmann::json servers() const;
   void stop();
 
   MountOptions options_;
@@ -65,6 +68,7 @@ class Daemon {
   std::unique_ptr<CurlFetcher> fetcher_;
   std::unique_ptr<Engines> engines_;
   std::unique_ptr<ListingSource> listings_;
+  const ManifestSource* manifest_ = nullptr;  // the same, if it may come from one
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<Lookahead> lookahead_;
   std::unique_ptr<Filesystem> filesystem_;

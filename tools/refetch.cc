@@ -101,7 +101,7 @@ bool Refetch::wait_until_under_way_at_most(size_t count) {
 }
 
 bool Refetch::is_cached(const WrongBytes& bytes) const {
-  const auto record = index_.region({bytes.ino, bytes.range.begin / kRegionSize});
+  const auto record = index_.region({index_.object_of(bytes.ino), bytes.range.begin / kRegionSize});
   if (!record) return false;
   for (BlockIndex b = block_of(bytes.range.begin); b <= block_of(bytes.range.end - 1); ++b) {
     if (!record->has(b % kBlocksPerRegion)) return false;

@@ -32,6 +32,13 @@ void print(const nlohmann::json& m) {
               static_cast<unsigned long long>(number("fetches_in_flight")),
               static_cast<unsigned long long>(number("fetches_retried")),
               static_cast<unsigned long long>(number("fetches_failed")));
+  if (const auto servers = m.value("servers", nlohmann::json::array()); servers.size() > 1) {
+    for (const auto& s : servers) {
+      std::printf("  server    %s (%s): %s%s\n", s.value("url", "?").c_str(), s.value("role", "?").c_str(),
+                  human_bytes(s.value("bytes_received", uint64_t{0})).c_str(),
+                  s.value("rests", false) ? ", rests because it has failed" : "");
+    }
+  }
   std::printf("  memory    %s of %s in buffers\n", human_bytes(number("buffer_bytes")).c_str(),
               human_bytes(number("memory")).c_str());
 }

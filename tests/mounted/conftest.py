@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +25,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.caddy import CADDY, CaddyOrigin  # noqa: E402
-from support.mounting import Mount, descendants, threads_stuck  # noqa: E402
+from support.mounting import Mount, descendants, run, threads_stuck  # noqa: E402
 from support.origin import Certificates, Origin  # noqa: E402
 from support.range_server import RangeServer  # noqa: E402
 
@@ -204,3 +205,49 @@ def need() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+def index(wormhole):
+    """index(tree, *options) writes the manifest of a tree and returns its hash."""
+
+    def make(tree: Path, *options) -> str:
+        done = run(wormhole, "index", tree, *options)
+        assert done.code == 0, done.output
+        heads = sorted((tree / ".wormhole").glob("manifest-*"), key=lambda p: p.stat().st_mtime_ns)
+        return [h.name for h in heads if "." not in h.name][-1].removeprefix("manifest-")
+
+    return make
+
+
+@pytest.fixture
+def file_system(work) -> Iterator[Callable[[str, int], Path]]:
+    """file_system("tmpfs", size) is a directory with so little room; also "ext4" and "xfs", in a file behind a loop
+    device."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    mounts: list[Path] = []
+
+    def make(kind: str, size: int, image_in: Path = work) -> Path:
+        directory = work / f"{kind}-{len(mounts)}"
+        directory.mkdir()
+        if kind == "tmpfs":
+            command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory]
+        else:
+            image = image_in / "image"
+            with open(image, "wb") as file:
+                file.truncate(size)
+            mkfs = shutil.which(f"mkfs.{kind}", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+            if mkfs is None:
+                pytest.skip(f"mkfs.{kind} is not installed")
+            assert run(mkfs, "-q", *(["-F"] if kind == "ext4" else []), image).code == 0
+            command = ["mount", "-o", "loop", image, directory]
+        made = run(*command)
+        if made.code != 0:
+            pytest.skip(f"cannot be mounted here: {made.output}")
+        mounts.append(directory)
+        return directory
+
+    yield make
+    for directory in reversed(mounts):
+        subprocess.run(["umount", "-l", str(directory)], capture_output=True)

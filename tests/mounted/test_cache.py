@@ -70,7 +70,7 @@ def test_after_a_remount_a_tree_of_small_files_is_there(origin, mount):
 
 def test_a_partly_read_file_keeps_its_blocks_and_fetches_the_others(origin, mount, content):
     (origin.tree / "file").write_bytes(content)
-    mounted = mount(origin.url)
+    mounted = mount(origin.url, hedge="off")  # on a busy machine it would bring bytes twice
     fd = os.open(mounted / "file", os.O_RDONLY)
     assert os.pread(fd, 100_000, 5 * MIB) == content[5 * MIB : 5 * MIB + 100_000]
     os.close(fd)

@@ -6,10 +6,9 @@
 import os
 import random
 import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -161,38 +160,6 @@ def test_what_a_kill_has_left_is_freed(filled, mount, contents):
 
 
 # --- full disks ---
-
-
-@pytest.fixture
-def file_system(work) -> Iterator[Callable[[str, int], Path]]:
-    """file_system("tmpfs", size) is a directory with so little room; also "ext4", in a file behind a loop device."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mounts: list[Path] = []
-
-    def make(kind: str, size: int, image_in: Path = work) -> Path:
-        directory = work / f"{kind}-{len(mounts)}"
-        directory.mkdir()
-        if kind == "tmpfs":
-            command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory]
-        else:
-            image = image_in / "image"
-            with open(image, "wb") as file:
-                file.truncate(size)
-            mkfs = shutil.which("mkfs.ext4", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-            if mkfs is None:
-                pytest.skip("mkfs.ext4 is not installed")
-            assert run(mkfs, "-q", "-F", image).code == 0
-            command = ["mount", "-o", "loop", image, directory]
-        made = run(*command)
-        if made.code != 0:
-            pytest.skip(f"cannot be mounted here: {made.output}")
-        mounts.append(directory)
-        return directory
-
-    yield make
-    for directory in reversed(mounts):
-        subprocess.run(["umount", "-l", str(directory)], capture_output=True)
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])

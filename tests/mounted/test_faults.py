@@ -5,6 +5,7 @@ Faults of a server from the beginning on are in test_servers.py, a server that g
 a file in test_versions.py. docs/SEMANTICS.md has the table.
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import os
@@ -204,6 +205,18 @@ def test_a_slow_drip_on_all_connections_is_read_right(server, mount, content):
         assert handle.reads(FAR)  # a block takes longer than the timeout: something arrives all the time
         server.behave("file")
     assert (mounted / "file").read_bytes() == content
+
+
+def test_more_readers_than_a_slow_wire_serves_in_time_all_read_right(server, mount, content):
+    size, names = 120_000, [f"{i}" for i in range(4)]
+    parts = dict(zip(names, (content[i * size : (i + 1) * size] for i in range(4))))
+    for name, part in parts.items():
+        server.put(name, part)
+        server.behave(name, bytes_per_second=60_000)
+    mounted = mount(server.url, timeout=1, connections=1, speculate="off")
+    with concurrent.futures.ThreadPoolExecutor(4) as readers:
+        read = list(readers.map(lambda name: (mounted / name).read_bytes(), names))  # the last waits for 6 s
+    assert dict(zip(names, read)) == parts
 
 
 # --- who we are, and who they are ---

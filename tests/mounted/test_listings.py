@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -181,6 +182,80 @@ def test_s3_pages(gate, mount):
     assert len(root) == 4 and "continuation-token=" in root[-1], pages.requests  # 11 files and a directory
 
 
+def test_the_first_page_is_shown_while_the_next_one_is_on_its_way(gate, mount):
+    pages = gate(page=3)
+    pages.next_pages.clear()
+    mounted = mount("s3://data", endpoint=pages.url)
+    late: list[bytes] = []
+    try:
+        with os.scandir(mounted.path) as reader:
+            first = [next(reader) for _ in range(3)]
+            assert all(entry.stat().st_ino == entry.inode() for entry in first)
+            files = [entry.name for entry in first if entry.is_file()]
+            assert files
+            for name in files:
+                assert (mounted / name).read_bytes() == content_of(name)
+            waiting = threading.Thread(target=lambda: late.append((mounted / "semi;colon").read_bytes()))
+            waiting.start()
+            waiting.join(0.3)
+            assert not late, "nobody knows yet whether it is there"
+            pages.next_pages.set()
+            waiting.join(20)
+            assert late == [content_of("semi;colon")]
+            shown = {entry.name: entry.inode() for entry in [*first, *reader]}
+    finally:
+        pages.next_pages.set()
+    assert {entry.name: entry.inode() for entry in os.scandir(mounted.path)} == shown
+    assert os.listdir(mounted.path) == sorted(shown, key=os.fsencode)
+    assert_is_the_tree(mounted, times=None, empty=False)
+
+
+def test_who_waits_for_the_next_page_can_be_killed(gate, mount):
+    pages = gate(page=3)
+    pages.next_pages.clear()
+    mounted = mount("s3://data", endpoint=pages.url)
+    try:
+        reader = subprocess.Popen(["ls", mounted.path], stdout=subprocess.DEVNULL)
+        time.sleep(0.3)
+        assert reader.poll() is None, "it waits"
+        reader.kill()
+        reader.wait(5)
+    finally:
+        pages.next_pages.set()
+    assert_is_the_tree(mounted, times=None, empty=False)
+
+
+def test_an_unchanged_listing_is_not_sent_again(make_origin, tree, mount):
+    """A page that is a file: nginx names its version, and says when it is the same."""
+
+    def write_page(names: list[str], seconds: int) -> None:
+        links = "".join(f'<a href="{name}">{name}</a> 05-Jan-2020 10:00 1\n' for name in names)
+        page = tree / "indexed" / "index.html"
+        page.write_text(f"<html><head><title>Index of /indexed/</title></head><body><pre>{links}</pre></body></html>")
+        os.utime(page, (seconds, seconds))
+
+    (tree / "indexed").mkdir()
+    for name in ("a", "b"):
+        (tree / "indexed" / name).write_bytes(b"x")
+    write_page(["a"], 1_600_000_000)
+    origin = make_origin(tree, directives="location /indexed/ { index index.html; autoindex off; }")
+    mounted = mount(origin.url + "indexed/", ttl=1)
+
+    def status_of_the_next(names: list[str]) -> set[int]:
+        time.sleep(1.3)
+        origin.forget()
+        assert os.listdir(mounted.path) == names
+        return {r.status for r in origin.requests() if r.path == "/indexed/" and r.method == "GET"}
+
+    assert status_of_the_next(["a"]) == {304}
+    mounted.down()
+    mounted.up()
+    assert status_of_the_next(["a"]) == {304}
+    write_page(["a", "b"], 1_600_000_001)
+    assert status_of_the_next(["a", "b"]) == {200}
+    assert status_of_the_next(["a", "b"]) == {304}
+
+
 def test_the_gate_knows_the_example_of_the_documentation():
     """Of an object's range, in Authenticating Requests: Using the Authorization Header."""
     header = {"host": "examplebucket.s3.amazonaws.com", "range": "bytes=0-9", "x-amz-date": "20130524T000000Z",
@@ -341,11 +416,17 @@ def refusal(mounted) -> str:
     return failed.output
 
 
-def test_a_token_that_comes_twice_ends_the_listing(scripted, make_mount):
+def test_a_token_that_comes_twice_ends_the_listing(scripted, mount):
+    """The first page brings the mount up; who reads on gets what has come, and an error."""
     server = scripted(lambda method, path, query: (200, "application/xml", s3_page("<Contents><Key>k</Key></Contents>",
                                                                                  "again")))
-    assert "a token came twice" in refusal(make_mount("s3://b", endpoint=server.url))
-    assert len(server.requests) == 2
+    mounted = mount("s3://b", endpoint=server.url)
+    with pytest.raises(OSError) as refused:
+        os.listdir(mounted.path)
+    assert refused.value.errno == errno.EIO
+    assert "a token came twice" in mounted.log.read_text()
+    listings = [path for method, path in server.requests if method == "GET"]
+    assert len(listings) <= 4, "two for the mount, and for the reader two where he came later"
 
 
 def test_empty_pages_without_end_end_the_listing(scripted, make_mount):

@@ -6,12 +6,14 @@ import random
 import shutil
 import stat
 import subprocess
+import time
+import time
 from pathlib import Path
 
 import pytest
 from support import trees
 from support.mounting import run, wait_until
-from support.origin import Origin
+from support.origin import Origin, free_port
 
 BLOCK = 64 * 1024
 
@@ -19,19 +21,6 @@ BLOCK = 64 * 1024
 @pytest.fixture(scope="module")
 def content() -> bytes:
     return trees.real_bytes(6 * (1 << 20) + 777)
-
-
-@pytest.fixture
-def index(wormhole):
-    """index(tree, *options) writes the manifest of a tree and returns its hash."""
-
-    def make(tree: Path, *options) -> str:
-        done = run(wormhole, "index", tree, *options)
-        assert done.code == 0, done.output
-        heads = sorted((tree / ".wormhole").glob("manifest-*"), key=lambda p: p.stat().st_mtime_ns)
-        return [h.name for h in heads if "." not in h.name][-1].removeprefix("manifest-")
-
-    return make
 
 
 @pytest.fixture
@@ -128,6 +117,29 @@ def test_a_wrong_small_file_is_an_error(served, mount, index):
     with pytest.raises(OSError) as error:
         (mounted / "sub" / "small").read_bytes()
     assert error.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("name", ["big", "sub/small"])
+def test_a_file_that_was_replaced_is_read_without_waiting_for_the_ttl(served, mount, index, content, name):
+    index(served.tree)
+    mounted = mount(served.url, ttl=3600)
+    assert (mounted / name).stat().st_size > 0
+    new = bytes(reversed((served.tree / name).read_bytes())) + b"more"
+    (served.tree / name).write_bytes(new)
+    time.sleep(1.1)  # a manifest that was asked for just now is not asked for again
+    with pytest.raises(OSError) as error:  # no manifest says that these bytes are right
+        (mounted / name).read_bytes()
+    assert error.value.errno in (errno.EIO, errno.ESTALE)
+    index(served.tree)
+    time.sleep(1.1)
+
+    def is_new() -> bool:
+        try:
+            return (mounted / name).read_bytes() == new
+        except OSError:
+            return False
+
+    wait_until(is_new, "the new manifest is asked for")
 
 
 def test_a_damaged_pages_file_is_an_error(served, wormhole, work, index):
@@ -259,4 +271,147 @@ def test_an_older_manifest_is_not_believed_again(served, mount, index, keys, wor
     shutil.copytree(work / "old", served.tree / ".wormhole")
     mounted.up()  # with what was known before
     assert "new" in os.listdir(mounted.path)
-    wait_until(lambda: "new" in os.listdir(mounted.path) and "older" in mounted.log.read_text(), "the manifest is looked at again")
+    wait_until(lambda: "new" in os.listdir(mounted.path) and "older" in mounted.log.read_text(),
+               "the manifest is looked at again")
+
+
+# --- mirrors that the manifest names ---
+
+
+@pytest.fixture
+def named(make_origin, served, index, work):
+    """named(**options) is another nginx with a copy of the tree, which the manifest of `served` names."""
+
+    def make(**options) -> Origin:
+        mirror = make_origin(work / "mirror", **options)
+        index(served.tree, "--mirror", mirror.url)
+        shutil.copytree(served.tree, work / "mirror", symlinks=True, dirs_exist_ok=True)
+        return mirror
+
+    return make
+
+
+def shown(mounted) -> dict[str, dict]:
+    return {server["url"]: server for server in mounted.status()["servers"]}
+
+
+def test_blocks_come_from_a_mirror_that_the_manifest_names(served, named, make_origin, mount, content):
+    mirror = named()
+    slow = make_origin(served.tree, directives="limit_rate 200k;")
+    mounted = mount(slow.url)
+    began = time.monotonic()
+    assert (mounted / "big").read_bytes() == content
+    assert time.monotonic() - began < len(content) / 400e3
+    assert {r.status for r in mirror.requests()} == {206}
+    pages = next(served.tree.glob(".wormhole/pages-*")).name
+    assert {r.path for r in mirror.requests()} <= {"/big", f"/.wormhole/{pages}"}
+    servers = shown(mounted)
+    assert servers[slow.url]["role"] == "origin"
+    assert servers[mirror.url]["role"] == "mirror of the manifest"
+    assert servers[mirror.url]["bytes_received"] == sum(r.body_bytes for r in mirror.requests())
+
+
+def test_wrong_bytes_of_the_origin_come_from_the_named_mirror(served, named, mount, content):
+    named()
+    for block in (3, 30, 90):
+        damage(served.tree / "big", block * BLOCK)
+    damage(served.tree / "sub" / "small", 5)
+    mounted = mount(served.url)
+    assert (mounted / "big").read_bytes() == content
+    assert (mounted / "sub" / "small").read_bytes() == b"x" * 1000
+
+
+def test_wrong_bytes_of_a_named_mirror_come_from_the_origin(served, named, mount, content, work):
+    mirror = named()
+    (work / "mirror" / "big").write_bytes(bytes(len(content)))
+    next((work / "mirror" / ".wormhole").glob("pages-*")).write_bytes(b"no pages at all")
+    mounted = mount(served.url)
+    assert (mounted / "big").read_bytes() == content
+    assert tree_of(mounted.path) == tree_of(served.tree)
+    assert shown(mounted)[mirror.url]["files_wrong"] + shown(mounted)[mirror.url]["files_lacked"] >= 1
+
+
+def test_a_named_mirror_serves_while_the_origin_is_away(served, named, mount, content):
+    named()
+    mounted = mount(served.url, timeout=5)
+    served.stop()
+    assert (mounted / "big").read_bytes() == content
+    assert (mounted / "sub" / "small").read_bytes() == b"x" * 1000
+    assert tree_of(mounted.path) == tree_of(served.tree)
+    assert shown(mounted)[served.url]["rests"]
+
+
+def test_a_remembered_mirror_serves_where_the_origin_is_away_from_the_begin(served, named, mount, content):
+    named()
+    mounted = mount(served.url, timeout=5, ttl=1)
+    expected = tree_of(mounted.path)
+    mounted.down()
+    served.stop()
+    mounted.up()
+    assert (mounted / "big").read_bytes() == content
+    assert tree_of(mounted.path) == expected
+
+
+def test_what_the_origin_has_lost_the_named_mirror_has(served, named, mount, content):
+    named()
+    (served.tree / "big").unlink()
+    mounted = mount(served.url)
+    assert (mounted / "big").read_bytes() == content
+
+
+def test_a_dead_or_foolish_named_mirror_is_no_harm(served, mount, index, content):
+    index(served.tree, "--mirror", f"http://127.0.0.1:{free_port()}/", "--mirror", "http://name.invalid/x")
+    mounted = mount(served.url)
+    assert (mounted / "big").read_bytes() == content
+    assert len(shown(mounted)) == 3
+
+
+def test_named_mirrors_are_not_asked_where_nobody_wants_that(served, named, mount, content):
+    mirror = named()
+    mounted = mount(served.url, manifest_mirrors="off")
+    assert (mounted / "big").read_bytes() == content
+    assert mirror.requests() == []
+    assert list(shown(mounted)) == [served.url]
+
+
+def test_a_newer_manifest_names_other_mirrors(served, named, mount, index, content):
+    mirror = named()
+    mounted = mount(served.url, ttl=1)
+    assert mirror.url in shown(mounted)
+    index(served.tree)
+    wait_until(lambda: os.listdir(mounted.path) and mirror.url not in shown(mounted), "the manifest is looked at again")
+    mirror.forget()
+    assert (mounted / "big").read_bytes() == content
+    assert mirror.requests() == []
+
+
+def test_a_named_mirror_learns_no_credentials(served, named, mount, work, content):
+    mirror = named()
+    (work / "headers").write_text("Authorization: Bearer secret\n")
+    mounted = mount(served.url, header_file=work / "headers")
+    served.stop()
+    assert (mounted / "big").read_bytes() == content
+    assert mirror.requests() and {r.authorization for r in mirror.requests()} == {""}
+
+
+# --- the root directory ---
+
+
+def test_the_root_directory_is_as_the_manifest_says(served, mount, index, content):
+    index(served.tree)  # the first one makes .wormhole, which changes the root
+    os.chmod(served.tree, 0o751)
+    os.utime(served.tree, (1_500_000_000, 1_500_000_000))
+    index(served.tree)
+    mounted = mount(served.url, ttl=1)
+    status = mounted.path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o751, 1_500_000_000)
+    os.chmod(served.tree, 0o700)
+    os.utime(served.tree, (1_600_000_000, 1_600_000_000))
+    index(served.tree)
+    wait_until(lambda: os.listdir(mounted.path) and mounted.path.stat().st_mtime == 1_600_000_000,
+               "the manifest is looked at again")
+    assert stat.S_IMODE(mounted.path.stat().st_mode) == 0o700
+    mounted.down()
+    mounted.options["offline"] = "on"
+    mounted.up()
+    assert mounted.path.stat().st_mtime == 1_600_000_000

@@ -266,10 +266,22 @@ def test_one_listing_does_not_crawl_the_server(origin, follow):
     mounted = follow(origin.url)
     origin.forget()
     os.listdir(mounted.path)
-    os.listdir(mounted / "d00")
+    os.listdir(mounted / "d05")
     assert a_little_later(origin, mounted) == {"list": 1}
-    os.listdir(mounted / "d10")
+    os.listdir(mounted / "d15")
     assert a_little_later(origin, mounted) == {"list": 2}
+
+
+def test_who_goes_into_the_first_directory_finds_a_few_more_there(origin, follow):
+    shallow(origin.tree)
+    mounted = follow(origin.url)
+    origin.forget()
+    os.listdir(mounted.path)
+    assert a_little_later(origin, mounted) == {}
+    os.listdir(mounted / "d00")
+    assert a_little_later(origin, mounted) == {"list": 5}
+    os.listdir(mounted / "d15")
+    assert a_little_later(origin, mounted) == {"list": 6}
 
 
 def test_who_descends_finds_the_next_listings_there(origin, follow):
