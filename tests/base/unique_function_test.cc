@@ -20,7 +20,7 @@ TEST(UniqueFunction, IsEmptyUntilAClosureIsPutIn) {
 }
 
 TEST(UniqueFunction, PassesArgumentsAndGivesTheResult) {
-  UniqueFunction<std::string(std::string, int)> repeat = [](std::string s, int n) {
+  UniqueFunction<std::string(std::string, int)> repeat = [](const std::string& s, int n) {
     std::string out;
     while (n-- > 0) out += s;
     return out;
