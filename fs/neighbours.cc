@@ -6,8 +6,8 @@
 namespace wormhole {
 namespace {
 
-// Of each reader. 512 is four times what the net thread has under way at once (8 for each of 16 connections): while
-// some arrive and are read, the next wait in its queue already.
+// Of each reader. 512 is more than twice what the net thread has under way at once (192): while some arrive and are
+// read, the next wait in its queue already.
 constexpr uint64_t kMostFiles = 512;
 
 // Twice what the wire holds, and not less than a slow start shows of it; of the memory budget an eighth, for streams

@@ -47,7 +47,8 @@ class Versions:
 
     def __init__(self, origin, index, mount, name: str = "file", **options):
         self.origin, self.index, self.name = origin, index, name
-        self.mount, self.options, self.mounted = mount, options, None
+        # Nothing is asked for a second time: a slow machine would be in the counts.
+        self.mount, self.options, self.mounted = mount, {"hedge": "off", **options}, None
 
     def put(self, data: bytes) -> None:
         path = self.origin.tree / self.name

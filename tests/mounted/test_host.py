@@ -255,7 +255,7 @@ def test_a_second_interrupt_ends_it_at_once(host):
         begin = time.monotonic()
         host.process.send_signal(signal.SIGINT)
         assert host.process.wait(10) == -signal.SIGINT
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4, "not the five seconds"
 
 
 def refuses(port: int) -> bool:

@@ -309,7 +309,7 @@ def test_an_interrupt_while_it_hashes_is_quick(start_host, tree, work):
     time.sleep(0.3)
     assert host.get("/")[0] == 200
     assert host.head() is None, "and is not through"
-    assert host.end() < 2
+    assert host.end() < 5, "to hash all of it takes much longer"
     assert not host.place.exists() or os.listdir(host.place) == []
 
 
