@@ -57,7 +57,8 @@ int stats(const StatsOptions& options) {
   }
   int code = 0;
   nlohmann::json mounts = nlohmann::json::array();
-  for (const auto& mount : ask_all_mounts({{"do", "status"}})) {
+  size_t silent = 0;
+  for (const auto& mount : ask_all_mounts({{"do", "status"}}, &silent)) {
     const pid_t pid = mount.value("pid", 0);
     if (place && place->daemon != pid) continue;
     auto answer = ask_mount(pid, {{"do", "cache"}, {"files", options.files}});
@@ -69,6 +70,7 @@ int stats(const StatsOptions& options) {
       (*answer)[name] = mount.value(name, nlohmann::json());
     mounts.push_back(std::move(*answer));
   }
+  if (silent > 0 && !place) code = 1;
   if (place && options.files && !mounts.empty()) {
     Survey survey;
     SurveyObserver observer;

@@ -180,8 +180,9 @@ void ControlServer::serve(int client) const {
                                                : nlohmann::json{{"error", "this is no request of wormhole"}}));
 }
 
-std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request) {
+std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request, size_t* silent) {
   std::vector<nlohmann::json> answers;
+  size_t without_answer = 0;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(control_directory(), error)) {
     if (entry.path().extension() != ".sock") continue;
@@ -195,9 +196,12 @@ std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request) {
     auto answer = ask(fd.get(), request);
     if (answer && !answer->contains("error")) answers.push_back(std::move(*answer));
     // One that ends closes the socket, which takes no time.
-    if (!answer && std::chrono::steady_clock::now() - asked >= std::chrono::seconds(kPatience.tv_sec))
+    if (!answer && std::chrono::steady_clock::now() - asked >= std::chrono::seconds(kPatience.tv_sec)) {
       fmt::print(stderr, "wormhole: the daemon with pid {} does not answer\n", pid);
+      ++without_answer;
+    }
   }
+  if (silent != nullptr) *silent = without_answer;
   return answers;
 }
 

@@ -57,8 +57,8 @@ class ControlServer {
 std::string control_directory();
 
 // The answers of all mounts of this user that run now. A daemon that does not answer within ten seconds is named on
-// standard error.
-std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request);
+// standard error; `silent`, if given, gets how many these are.
+std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request, size_t* silent = nullptr);
 
 // The answer of the mount whose daemon is process `pid`, however long it takes. kUnreachable when nobody answers,
 // kInvalid with what the daemon says when it refuses.

@@ -47,20 +47,23 @@ int status(const std::string& place, bool as_json) {
   std::string wanted = place;
   if (char resolved[PATH_MAX]; !place.empty() && ::realpath(place.c_str(), resolved) != nullptr) wanted = resolved;
   nlohmann::json mounts = nlohmann::json::array();
-  for (auto& mount : ask_all_mounts({{"do", "status"}})) {
+  size_t silent = 0;
+  for (auto& mount : ask_all_mounts({{"do", "status"}}, &silent)) {
     if (wanted.empty() || mount.value("mountpoint", "") == wanted) mounts.push_back(std::move(mount));
   }
+  // Whose mount it is that does not answer, nobody knows.
+  const int code = silent > 0 && (wanted.empty() || mounts.empty()) ? 1 : 0;
   if (!wanted.empty() && mounts.empty()) {
-    std::fprintf(stderr, "wormhole: %s: no wormhole of this user is mounted there\n", wanted.c_str());
+    if (silent == 0) std::fprintf(stderr, "wormhole: %s: no wormhole of this user is mounted there\n", wanted.c_str());
     return 1;
   }
   if (as_json) {
     std::printf("%s\n", nlohmann::json{{"mounts", mounts}}.dump(2).c_str());
-    return 0;
+    return code;
   }
-  if (mounts.empty()) std::printf("no wormhole of this user is mounted\n");
+  if (mounts.empty() && silent == 0) std::printf("no wormhole of this user is mounted\n");
   for (const auto& mount : mounts) print(mount);
-  return 0;
+  return code;
 }
 
 }  // namespace
