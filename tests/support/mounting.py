@@ -40,7 +40,7 @@ def run(*command: str | Path, timeout: float = 60, **popen) -> Result:
         return Result(process.returncode, output.read().decode(errors="replace"), seconds)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {timeout} s: {what}"
