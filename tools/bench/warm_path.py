@@ -47,6 +47,7 @@ from support.origin import Origin
 # --- names ------------------------------------------------------------------------------------------------
 
 WORMHOLE, NATIVE, PEER = "wormhole", "native", "passthrough_hp"
+IDLE = "idle_fs"  # a file system that does nothing: the limit where each file is asked for
 OFF, PEER_OFF = "wormhole passthrough=off", "passthrough_hp --nopassthrough"
 THE_PEERS = "the best passthrough_hp"
 
@@ -181,6 +182,16 @@ class Bench(Measuring):
                 device = mount.path.stat().st_dev
                 setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
                 setting.write_text(f"{PEER_READAHEAD}\n")
+            yield mount.path
+
+    @contextmanager
+    def idle_fs(self, files: int) -> Iterator[Path]:
+        """The tree of `files` small files by a file system that does as little as one can, as quick as it comes."""
+        if not self.arguments.idle_fs.exists():
+            raise Unavailable(f"{self.arguments.idle_fs} is not built: cmake --build --preset release --target idle_fs")
+        transport = ("-o", "io_uring") if uring_allowed() else ()
+        with foreign_mount(self.directory("idle"), self.arguments.idle_fs, str(files), str(SMALL_FILES_IN_DIRECTORY),
+                           str(SMALL_FILE), "-f", *transport, "{}") as mount:
             yield mount.path
 
 
@@ -576,6 +587,10 @@ def small_files(bench: Bench) -> Table:
                 roots[PEER] = enter(bench.passthrough_hp(user, tree))
             except (Unavailable, *FAILURES) as error:
                 bench.note(f"{PEER}: {str(error).strip()}")
+        try:
+            roots[IDLE] = enter(bench.idle_fs(bench.arguments.files))
+        except (Unavailable, *FAILURES) as error:
+            bench.note(f"{IDLE}: {str(error).strip()}")
         origin.forget()
         table = bench.measure(*(Contestant(name, None, partial(walk, root)) for name, root in roots.items()), memory=0)
         assert (fetched := origin.file_bytes()) == 0, f"{fetched} bytes came from the server: the cache is not complete"
@@ -692,6 +707,8 @@ def parse_arguments() -> argparse.Namespace:
     add_mount_options(options)
     options.add_argument("--files", type=int, default=100_000, help="in the row small-files")
     options.add_argument("--scale", type=float, default=1, help="of sizes and times: to try it out, not to measure")
+    options.add_argument("--idle-fs", type=Path, default=PROJECT / "build/release/tools/bench/idle_fs",
+                         help="the program that shows what FUSE itself costs (%(default)s)")
     options.add_argument("--fill-index", type=Path, default=PROJECT / "build/release/tools/bench/fill_index",
                          help="the program that makes a large index")
     arguments = options.parse_args()
