@@ -15,6 +15,7 @@
 
 #include "cache/block_cache.h"
 #include "manifest/blake3.h"
+#include "tests/fs/held_network.h"
 #include "tests/support/manual_disk.h"
 #include "tests/support/printing.h"
 #include "tests/support/temporary_directory.h"
@@ -29,25 +30,6 @@ using Bytes = std::vector<std::byte>;
 constexpr uint64_t kBlocks = 100;
 constexpr uint64_t kSize = (kBlocks - 1) * kBlockSize + 5;
 constexpr Ino kNew = 5000;
-
-// Holds requests until the test answers them.
-class Network final : public Fetcher {
- public:
-  std::map<FetchId, FetchRequest> active;
-  std::vector<FetchRequest> asked;
-  std::vector<FetchId> cancelled, promoted;
-  std::vector<std::pair<FetchId, ByteRange>> wanted;
-
-  void fetch(FetchRequest request) override {
-    asked.push_back(request);
-    active[request.id] = std::move(request);
-  }
-  void cancel(FetchId id) override { cancelled.push_back(id); }
-  void promote(FetchId id) override { promoted.push_back(id); }
-  void want(FetchId id, ByteRange bytes) override { wanted.emplace_back(id, bytes); }
-  void get(DocumentRequest) override {}
-  LinkEstimate link() const override { return {}; }
-};
 
 class Reader final : public FetchSink {
  public:
@@ -168,7 +150,7 @@ class InheritedBlocksTest : public testing::Test {
   Metrics metrics_;
   BufferPool buffers_{64 << 20, metrics_};
   AllReaders all_{1};
-  Network network_;
+  HeldNetwork network_;
   Reader reader_;
   test::ManualDisk disk_;
   std::vector<Task> posted_;

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "manifest/blake3.h"
+#include "tests/fs/held_network.h"
 #include "tests/support/printing.h"
 
 namespace wormhole {
@@ -20,24 +21,10 @@ Bytes random_bytes(uint64_t size, uint32_t seed) {
   return out;
 }
 
-// Holds requests until the test answers them from `files`.
-class Network final : public Fetcher {
+// Answers from `files`.
+class Network final : public HeldNetwork {
  public:
   std::map<std::string, Bytes> files;
-  std::map<FetchId, FetchRequest> active;
-  std::vector<FetchRequest> asked;
-  std::vector<FetchId> cancelled;
-  std::vector<std::pair<FetchId, ByteRange>> wanted;
-
-  void fetch(FetchRequest request) override {
-    asked.push_back(request);
-    active[request.id] = std::move(request);
-  }
-  void cancel(FetchId id) override { cancelled.push_back(id); }
-  void promote(FetchId) override {}
-  void want(FetchId id, ByteRange bytes) override { wanted.emplace_back(id, bytes); }
-  void get(DocumentRequest) override {}
-  LinkEstimate link() const override { return {}; }
 
   // Bytes of the file into the request's buffer.
   void put(FetchId id, ByteRange range) {
