@@ -305,10 +305,11 @@ def read_here_and_there(file: Path, content: bytes, times: int = 20) -> int:
 def test_without_guesses_a_random_reader_fetches_his_blocks_and_nothing_else(make_origin, tree, mount, large):
     (tree / "file").write_bytes(large)
     origin = make_origin(tree)
-    mounted = mount(origin.url, speculate="off")
+    mounted = mount(origin.url, speculate="off", hedge="off")
     assert origin.file_bytes() == 0
     fetched = read_here_and_there(mounted / "file", large)
-    assert origin.file_bytes() == fetched
+    # Of the last one what he did not want may not have come when he closes the file.
+    assert fetched - BLOCK < origin.file_bytes() <= fetched
 
 
 def test_a_file_that_is_read_here_and_there_is_soon_there_as_a_whole(range_server, mount, large):
@@ -370,7 +371,8 @@ def test_sixty_four_readers_stay_within_the_memory_that_was_given(make_origin, t
     for i in range(64):
         (tree / f"{i}").write_bytes(content[i * 100_000 :][: 4 * MIB])
     origin = make_origin(tree)
-    mounted = mount(origin.url, memory="64M")
+    # The rings of io_uring have memory of their own (docs/TRANSPORT.md).
+    mounted = mount(origin.url, memory="64M", transport="dev")
     readers = [subprocess.Popen(["cmp", mounted / f"{i}", tree / f"{i}"], stdout=subprocess.PIPE) for i in range(64)]
     most = 0
     deadline = time.monotonic() + 60

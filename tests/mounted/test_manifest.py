@@ -7,7 +7,6 @@ import shutil
 import stat
 import subprocess
 import time
-import time
 from pathlib import Path
 
 import pytest
@@ -308,7 +307,9 @@ def test_blocks_come_from_a_mirror_that_the_manifest_names(served, named, make_o
     servers = shown(mounted)
     assert servers[slow.url]["role"] == "origin"
     assert servers[mirror.url]["role"] == "mirror of the manifest"
-    assert servers[mirror.url]["bytes_received"] == sum(r.body_bytes for r in mirror.requests())
+    # What it sent of an answer that was given up may not have been received.
+    sent = sum(r.body_bytes for r in mirror.requests())
+    assert sent - (1 << 20) < servers[mirror.url]["bytes_received"] <= sent
 
 
 def test_wrong_bytes_of_the_origin_come_from_the_named_mirror(served, named, mount, content):
