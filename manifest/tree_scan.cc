@@ -99,11 +99,6 @@ ManifestEntry entry_of(std::string_view name, ManifestEntry::Type type, const Fi
   return entry;
 }
 
-int64_t nanoseconds_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 // Written so shortly before a moment, or since, that it is likely to be written on. A time that is still to come says
 // nothing.
 bool is_being_written(const ManifestEntry& entry, int64_t moment) {
@@ -502,6 +497,11 @@ class Scan {
 };
 
 }  // namespace
+
+int64_t nanoseconds_now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
 
 Result<ScanProgress> scan_tree(int root, const ScanOptions& options, ScanVisitor& visitor) {
   return Scan(root, options, visitor).run();

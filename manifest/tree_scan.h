@@ -37,9 +37,12 @@ struct KnownTree {
   PageSource pages;  // may be called by several threads
 };
 
+// Since the epoch: the time of a scan, as the times of files are told.
+int64_t nanoseconds_now();
+
 // Of a tree that is followed.
 struct Following {
-  int64_t begun = 0;  // this scan; nanoseconds since the epoch
+  int64_t begun = 0;  // this scan; as nanoseconds_now()
   // Paths of directories, without a slash at either end, "" is the root: only in these something can be another than in
   // the known tree. nullptr: in any.
   const std::set<std::string>* changed = nullptr;

@@ -176,11 +176,6 @@ class Publisher final : public ScanVisitor {
   nlohmann::json named_ = nlohmann::json::array();
 };
 
-int64_t nanoseconds_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 Result<std::vector<std::string>> mirrors_of(const IndexOptions& options) {
   std::vector<std::string> out;
   for (const std::string& text : options.mirrors) {

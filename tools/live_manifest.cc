@@ -42,11 +42,6 @@ constexpr int kNice = 5;
 // Of what is left out, this much is named.
 constexpr size_t kMostNamed = 1000;
 
-int64_t nanoseconds_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 // Half of the processors are left to those who ask for files.
 int hashing_threads() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency() / 2)); }
 
