@@ -51,7 +51,7 @@ void restart_whole_body(Transfer& t) {
 Status check_attempt(const Attempt& a) {
   const Transfer& t = *a.transfer;
   const ByteRange rest{a.position, a.range.end};
-  if (a.server->origin) return check_range_response(a.header, *t.range, t.validator, rest);
+  if (a.server->is_origin()) return check_range_response(a.header, *t.range, t.validator, rest);
   const Validator wanted = seen_by_mirrors(t.validator);
   if (auto ok = check_range_response(a.header, *t.range, wanted, rest); !ok) return ok;
   const Validator& seen = a.header.validator;
@@ -65,7 +65,7 @@ void tell_head(Transfer& t, const Attempt& a) {
   if (t.head_told) return;
   t.head_told = true;
   if (t.validator.empty() && !t.range->by_content)
-    t.validator = a.server->origin ? a.header.validator : seen_by_mirrors(a.header.validator);
+    t.validator = a.server->is_origin() ? a.header.validator : seen_by_mirrors(a.header.validator);
   ObjectHead head{t.validator, a.header.content_range ? a.header.content_range->total : a.header.content_length,
                   a.server->base.display()};
   t.range->sink->fetch_head(t.range->id, std::move(head));

@@ -160,11 +160,11 @@ bool NetThread::try_elsewhere(Transfer& t, const Attempt& a, const Status& statu
   const ErrorCode code = status.error().code;
   const bool again = [&] {
     const bool refused = code == ErrorCode::kUnauthorized || credentials_.may_be_refused(a.header.status);
-    if (refused && a.server->origin && !t.asked_again) {
+    if (refused && a.server->is_origin() && !t.asked_again) {
       t.asked_again = true;
       return credentials_.reload();
     }
-    if (!a.server->origin && !server_did_not_speak(code)) {
+    if (!a.server->is_origin() && !server_did_not_speak(code)) {
       // A mirror that has something else is no judge of what the origin has.
       a.server->lacks.insert(t.url());
       return true;
@@ -183,7 +183,7 @@ bool NetThread::try_elsewhere(Transfer& t, const Attempt& a, const Status& statu
   }();
   if (!again) return false;
   metrics_.fetches_retried.fetch_add(1, std::memory_order_relaxed);
-  if (!a.server->origin || servers_.size() > 1) ++t.failures;
+  if (!a.server->is_origin() || servers_.size() > 1) ++t.failures;
   t.text.clear();
   if (t.is_whole_body()) restart_whole_body(t);
   return true;

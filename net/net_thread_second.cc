@@ -101,7 +101,7 @@ bool NetThread::hedge(Transfer& t, TimePoint now) {
   if (!late && !silent) return false;
   const ByteRange rest = t.next_range(connections_.are_young());
   Server* server = choose(t, rest.size(), first.server);
-  if (server == nullptr || (!server->origin && !mirrors_may_serve(t))) return false;
+  if (server == nullptr || (!server->is_origin() && !mirrors_may_serve(t))) return false;
   // On a full wire everything is late at times, and asking twice makes it later.
   if (!silent && server == first.server && !nothing_waits()) return false;
   if (!may_help(*server) || !hedging_.spend(rest.size())) return false;
@@ -132,7 +132,7 @@ bool NetThread::share(Transfer& t, TimePoint now) {
   Server* server = choose(t, rest / 2, nullptr);
   if (server == nullptr) return false;
   if (!may_help(*server)) return false;
-  if (!server->origin && !mirrors_may_serve(t)) return false;
+  if (!server->is_origin() && !mirrors_may_serve(t)) return false;
   const uint64_t middle = first.position + rest / 2;
   const ByteRange rear{middle, first.limit};
   first.limit = middle;

@@ -109,14 +109,14 @@ void RequestSetup::set_transport(Attempt& a) const {
 void RequestSetup::set_tls(Attempt& a) const {
   CURL* e = a.easy;
   if (!options_.ca_file.empty()) ::curl_easy_setopt(e, CURLOPT_CAINFO, options_.ca_file.c_str());
-  if (!a.server->origin) return;  // who we are is for the origin
+  if (!a.server->is_origin()) return;  // who we are is for the origin
   if (!options_.certificate_file.empty()) ::curl_easy_setopt(e, CURLOPT_SSLCERT, options_.certificate_file.c_str());
   if (!options_.key_file.empty()) ::curl_easy_setopt(e, CURLOPT_SSLKEY, options_.key_file.c_str());
 }
 
 // The origin's alone: a mirror is somebody else.
 void RequestSetup::set_identity(Attempt& a) const {
-  if (!a.server->origin) return;
+  if (!a.server->is_origin()) return;
   const CredentialOptions& c = credentials_.options();
   const AwsKeys& keys = credentials_.aws();
   const bool is_signed = !keys.id.empty();
@@ -177,7 +177,7 @@ void RequestSetup::set_what_is_asked(Attempt& a) const {
   ::curl_easy_setopt(e, CURLOPT_RANGE, range_header(a.range).c_str());
   // Of a mirror: by its date (attempt.cc).
   const std::string& condition =
-      a.server->origin || t.validator.last_modified.empty() ? t.validator.if_range() : t.validator.last_modified;
+      a.server->is_origin() || t.validator.last_modified.empty() ? t.validator.if_range() : t.validator.last_modified;
   if (!condition.empty()) add_header(a, "If-Range: " + condition);
 }
 

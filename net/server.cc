@@ -31,7 +31,6 @@ std::string moved(const std::string& url, const Url& from, const Url& to) {
 Server::Server(Url at, ServerRole is, HttpVersion http, const HostProfile& known, int most, bool fixed)
     : base(std::move(at)),
       role(is),
-      origin(is == ServerRole::kOrigin),
       fixed_connections(fixed ? most : 0),
       controller(known.connections > 0 ? known.connections : kFirstConnections, most),
       meter(known.rate, known.round_trip),
@@ -49,11 +48,11 @@ void Server::count(RequestKind kind, int step, uint64_t bytes) {
 }
 
 std::string Server::url_of(const std::string& origin_url, const Url& origin_base) const {
-  return origin ? origin_url : moved(origin_url, origin_base, base);
+  return is_origin() ? origin_url : moved(origin_url, origin_base, base);
 }
 
 std::string Server::origin_url_of(const std::string& url, const std::optional<Url>& origin_base) const {
-  return origin || !origin_base ? url : moved(url, base, *origin_base);
+  return is_origin() || !origin_base ? url : moved(url, base, *origin_base);
 }
 
 double Server::expected_seconds(uint64_t bytes, const Server& like) const {

@@ -36,6 +36,8 @@ struct Server {
   // `most`: bound on the connections; `fixed`: use just as many.
   Server(Url at, ServerRole is, HttpVersion http, const HostProfile& known, int most, bool fixed);
 
+  bool is_origin() const { return role == ServerRole::kOrigin; }
+
   // Where a file of the origin is on this server.
   std::string url_of(const std::string& origin_url, const Url& origin) const;
   // And the other way; what is not of this server is left as it is.
@@ -67,7 +69,6 @@ struct Server {
 
   const Url base;
   const ServerRole role;
-  const bool origin;
   const int fixed_connections;  // 0: the controller decides
   ConnectionController controller;
   LinkMeter meter;
