@@ -158,19 +158,21 @@ void Daemon::recall_servers(const Url& url) {
   std::vector<std::string> urls = options_.curl.mirrors;
   urls.push_back(url.str());
   for (const std::string& server : urls) {
-    const auto text = index_->host(server);
-    if (!text) continue;
-    if (const auto profile = decode_host_profile(*text)) options_.curl.profiles[server] = *profile;
+    if (const auto profile = remembered(server)) options_.curl.profiles[server] = *profile;
   }
+}
+
+std::optional<HostProfile> Daemon::remembered(const std::string& server) const {
+  const auto text = index_->host(server);
+  return text ? decode_host_profile(*text) : std::nullopt;
 }
 
 // Those that the manifest names.
 void Daemon::use_mirrors(const std::vector<std::string>& named, const Url& origin) {
   std::vector<KnownMirror> mirrors;
   for (Url& url : usable_mirrors(named, origin)) {
-    const auto text = index_->host(url.str());
-    const auto profile = text ? decode_host_profile(*text) : std::nullopt;
-    mirrors.push_back({std::move(url), profile.value_or(HostProfile{})});
+    const HostProfile profile = remembered(url.str()).value_or(HostProfile{});
+    mirrors.push_back({std::move(url), profile});
   }
   fetcher_->use_content_mirrors(std::move(mirrors));
 }

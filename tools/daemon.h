@@ -40,6 +40,7 @@ class Daemon {
  private:
   Status open_cache(const Url& url);
   void recall_servers(const Url& url);
+  std::optional<HostProfile> remembered(const std::string& server) const;
   void use_mirrors(const std::vector<std::string>& named, const Url& origin);
   void remember_servers();
   Result<RemoteRoot> find_root(const Url& url, Ino* ino, std::string* warning);
