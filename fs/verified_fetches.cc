@@ -19,6 +19,15 @@ constexpr int kAttempts = 3;
 // The hash trees of so many files are kept, whoever reads them: 2 KiB for 4 MiB that were read of each.
 constexpr size_t kKeptTrees = 256;
 
+// Of the blocks of a range one for each group of nodes: those of a group come together.
+std::vector<BlockIndex> one_of_each_group(ByteRange range) {
+  std::vector<BlockIndex> out;
+  for (BlockIndex block = block_of(range.begin); block <= block_of(range.end - 1);
+       block = (block / kTreeFanout + 1) * kTreeFanout)
+    out.push_back(block);
+  return out;
+}
+
 }  // namespace
 
 struct VerifiedFetches::Object {
@@ -200,11 +209,8 @@ bool VerifiedFetches::ask_for_tree(Object& o, BlockIndex block, const FetchReque
 
 // Of all blocks of the range that are still unknown; false: it cannot be had.
 bool VerifiedFetches::ask_for_trees(Object& o, const FetchRequest& fetch) {
-  for (BlockIndex block = block_of(fetch.range.begin); block <= block_of(fetch.range.end - 1);) {
-    if (!ask_for_tree(o, block, fetch)) return false;
-    block = (block / kTreeFanout + 1) * kTreeFanout;  // those of one group come together
-  }
-  return true;
+  const auto blocks = one_of_each_group(fetch.range);
+  return std::all_of(blocks.begin(), blocks.end(), [&](BlockIndex block) { return ask_for_tree(o, block, fetch); });
 }
 
 void VerifiedFetches::with_tree(const FetchRequest& request, Known known) {
@@ -215,11 +221,9 @@ void VerifiedFetches::with_tree(const FetchRequest& request, Known known) {
 
 void VerifiedFetches::tell_who_waits(Object& o, bool failed) {
   const auto waits = [](const Object& object, const Object::Waiter& w) {
-    for (BlockIndex block = block_of(w.request.range.begin); block <= block_of(w.request.range.end - 1);
-         block = (block / kTreeFanout + 1) * kTreeFanout) {
-      if (!object.tree.missing(block).empty()) return true;
-    }
-    return false;
+    const auto blocks = one_of_each_group(w.request.range);
+    return std::any_of(blocks.begin(), blocks.end(),
+                       [&](BlockIndex block) { return !object.tree.missing(block).empty(); });
   };
   // What they do next may bring more of them.
   std::vector<Object::Waiter> all = std::exchange(o.waiters, {}), ready;
