@@ -120,6 +120,16 @@ bool has_manifest_of_its_own(const std::string& tree) {
   return std::filesystem::exists(fmt::format("{}/{}/{}", tree, kManifestDirectory, kHeadName), ignored);
 }
 
+Result<std::unique_ptr<LiveManifest>> open_in_its_place(const HostOptions& options, std::optional<SecretKey> key) {
+  Result<std::string> place = options.manifest_directory.empty() ? default_manifest_directory(options.directory)
+                                                                 : Result<std::string>(options.manifest_directory);
+  if (!place) return fail(place.error());
+  return LiveManifest::open({.tree = options.directory,
+                             .place = std::move(*place),
+                             .key = std::move(key),
+                             .rescan = std::chrono::minutes(options.rescan_minutes)});
+}
+
 // Null: none is kept. What nobody has asked for in so many words may fail: the files are served without.
 Result<std::unique_ptr<LiveManifest>> open_manifest(const HostOptions& options, std::optional<SecretKey> key) {
   const bool asked_for = !options.manifest_directory.empty() || key;
@@ -133,19 +143,7 @@ Result<std::unique_ptr<LiveManifest>> open_manifest(const HostOptions& options, 
     log::info("the manifest that is in {}/{} is served as it is", options.directory, kManifestDirectory);
     return nullptr;
   }
-  LiveManifestOptions live;
-  live.tree = options.directory;
-  live.key = std::move(key);
-  live.rescan = std::chrono::minutes(options.rescan_minutes);
-  Result<std::string> place = options.manifest_directory.empty() ? default_manifest_directory(options.directory)
-                                                                 : Result<std::string>(options.manifest_directory);
-  Result<std::unique_ptr<LiveManifest>> opened = fail(ErrorCode::kInvalid, "");
-  if (place) {
-    live.place = std::move(*place);
-    opened = LiveManifest::open(std::move(live));
-  } else {
-    opened = fail(place.error());
-  }
+  auto opened = open_in_its_place(options, std::move(key));
   if (opened || asked_for) return opened;
   log::warn("served without a manifest: {}", opened.error().message);
   return nullptr;
