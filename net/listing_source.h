@@ -37,7 +37,7 @@ enum class ListingKind : uint8_t {
 struct ListingRequest {
   std::string directory;  // its URL: ends with '/'
   std::string etag;       // Listing::etag of what is known of it already; empty: nothing is
-  Duration patience{};    // how long each answer of the server may take
+  Duration patience{};    // as DocumentRequest's, of each answer
   // Runs a task later, on one thread; false, and the task is dropped, when that has ended. Then nothing is called any
   // more.
   std::function<bool(Task)> post;
