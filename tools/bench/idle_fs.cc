@@ -13,7 +13,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,18 +28,17 @@ struct Tree {
   fuse_ino_t file(uint64_t i) const { return FUSE_ROOT_ID + 1 + directories() + i; }
   bool is_file(fuse_ino_t ino) const { return ino >= file(0); }
 
-  // How many names there are in a directory, what they are, and the inode number of each.
+  // How many names there are in a directory, what they are, and the inode number of each. Files are numbered on from
+  // one directory to the next.
+  uint64_t first_of(fuse_ino_t ino) const { return ino == FUSE_ROOT_ID ? 0 : (ino - directory(0)) * in_directory; }
   uint64_t names_in(fuse_ino_t ino) const {
-    if (ino == FUSE_ROOT_ID) return directories();
-    const uint64_t first = (ino - directory(0)) * in_directory;
-    return std::min(in_directory, files - first);
+    return ino == FUSE_ROOT_ID ? directories() : std::min(in_directory, files - first_of(ino));
   }
   std::string name_in(fuse_ino_t ino, uint64_t i) const {
-    if (ino == FUSE_ROOT_ID) return fmt::format("{:03}", i);
-    return fmt::format("file-{:06}", (ino - directory(0)) * in_directory + i);
+    return ino == FUSE_ROOT_ID ? fmt::format("{:03}", i) : fmt::format("file-{:06}", first_of(ino) + i);
   }
   fuse_ino_t ino_in(fuse_ino_t ino, uint64_t i) const {
-    return ino == FUSE_ROOT_ID ? directory(i) : file((ino - directory(0)) * in_directory + i);
+    return ino == FUSE_ROOT_ID ? directory(i) : file(first_of(ino) + i);
   }
 };
 
@@ -85,7 +83,7 @@ void init(void*, fuse_conn_info* connection) {
 void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   const std::string_view text = name;
   const uint64_t i = number(text.substr(parent == FUSE_ROOT_ID ? 0 : std::min<size_t>(text.size(), 5)));
-  const uint64_t first = parent == FUSE_ROOT_ID ? 0 : (parent - tree.directory(0)) * tree.in_directory;
+  const uint64_t first = tree.first_of(parent);
   if (tree.is_file(parent) || i < first || i - first >= tree.names_in(parent) ||
       tree.name_in(parent, i - first) != text) {
     ::fuse_reply_err(req, ENOENT);
