@@ -3,14 +3,13 @@ costs in memory and in bytes that nobody asked for."""
 
 import os
 import random
-import re
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from support import trees
-from support.mounting import run, wait_until
+from support.mounting import has_sanitizers, own_memory, run, wait_until
 from support.origin import Certificates, free_port
 from support.proxy import Proxy
 
@@ -358,14 +357,8 @@ def test_without_keep_warm_nothing_is_asked_for_that_nobody_wants(make_origin, s
 # --- memory ---
 
 
-def memory_of(pid: int) -> int:
-    """Bytes that are neither files' nor given back."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return sum(int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for name in ("RssAnon", "RssShmem"))
-
-
 def test_sixty_four_readers_stay_within_the_memory_that_was_given(make_origin, tree, mount, wormhole):
-    if b"__asan_init" in wormhole.read_bytes() or b"__tsan_init" in wormhole.read_bytes():
+    if has_sanitizers(wormhole):
         pytest.skip("sanitizers have memory of their own")
     content = trees.real_bytes(16 * MIB)
     for i in range(64):
@@ -378,7 +371,7 @@ def test_sixty_four_readers_stay_within_the_memory_that_was_given(make_origin, t
     deadline = time.monotonic() + 60
     while any(reader.poll() is None for reader in readers):
         assert time.monotonic() < deadline, "the readers do not end"
-        most = max(most, memory_of(mounted.pid))
+        most = max(most, own_memory(mounted.pid))
         time.sleep(0.01)
     assert [reader.communicate()[0] for reader in readers] == [b""] * 64
     assert [reader.returncode for reader in readers] == [0] * 64

@@ -199,6 +199,8 @@ def test_the_limit_holds_for_small_files_too(served, mount, small, speculate):
         assert wrong == []
     stop.set()
     looker.join()
+    status = mounted.status()
+    assert status["bytes_evicted"] > 0
     # How much depends on the disk: what arrives while room is being made is not stored.
-    assert mounted.status()["bytes_evicted"] > 0
+    assert status["bytes_evicted"] > 2 << 20 or status["stores_without_room"] > 0
     assert (1 << 20) < largest <= (2 << 20) + 64 * 1024

@@ -55,6 +55,18 @@ def in_pages(*sizes: int) -> int:
     return sum((size + 4095) // 4096 * 4096 for size in sizes)
 
 
+def own_memory(pid: int) -> int:
+    """Bytes that are neither files' nor given back."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+
+
+def has_sanitizers(program: Path) -> bool:
+    """They have memory of their own."""
+    code = program.read_bytes()
+    return b"__asan_init" in code or b"__tsan_init" in code
+
+
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
