@@ -1,4 +1,4 @@
-// The loop of an engine thread: it takes messages, submits disk operations in a batch, runs completions, spins a
+// The loop of an engine thread: it takes messages, submits disk operations in batches, runs completions, spins a
 // bounded time and then sleeps on all of it together.
 //
 // Two implementations stand behind this face: io_uring (event_loop_uring.cc, the only file that includes <liburing.h>)

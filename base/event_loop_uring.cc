@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -23,6 +24,11 @@ namespace {
 
 // Operations in flight. A disk of today is busy with 32 to 64; twice that leaves no gap between two submissions.
 constexpr unsigned kSlots = 128;
+
+// What begins goes to the kernel in batches, because a call for each costs a fifth more CPU. But a disk that has run
+// dry idles until the batch is complete: with 16 reads of 4 KiB at a time that answered all that had ended before
+// anything began, the disk gave 0.80 of what it gives fio, and with batches of 4 all of it (docs/BENCHMARKS.md).
+constexpr size_t kLargestBatch = 4;
 
 // How long to look for work before going to sleep. A sleep and wake-up costs 5 to 10 us on such machines, as much as a
 // small read from the page cache; on a machine with one or two cores spinning takes the time from those that
@@ -124,9 +130,17 @@ class UringLoop final : public EventLoop {
   bool take_messages() {
     mailbox_.drain(messages_);
     const bool any = !messages_.empty();
-    for (Task& task : messages_) task();
+    for (Task& task : messages_) {
+      task();
+      keep_disk_busy();
+    }
     messages_.clear();
     return any;
+  }
+
+  // Between two callbacks: begins what waits as soon as it is as much as the disk still has, or a batch.
+  void keep_disk_busy() {
+    if (queued_.size() >= std::clamp<size_t>(in_flight_, 1, kLargestBatch)) start_queued();
   }
 
   // Everything that waits and finds a slot goes to the kernel with one call.
@@ -158,7 +172,10 @@ class UringLoop final : public EventLoop {
     if (in_flight_ == 0 && !wake_armed_) return false;
     collect();
     const bool any = !completed_.empty();
-    for (Completed& c : completed_) c.done(c.result);
+    for (Completed& c : completed_) {
+      c.done(c.result);
+      keep_disk_busy();
+    }
     completed_.clear();
     return any;
   }
