@@ -102,8 +102,7 @@ std::string control_directory() {
   return "/tmp/wormhole-" + std::to_string(::geteuid());
 }
 
-Result<std::unique_ptr<ControlServer>> ControlServer::start(Handler handler) {
-  const std::string directory = control_directory();
+Result<std::unique_ptr<ControlServer>> ControlServer::start(Handler handler, const std::string& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   struct stat s {};
@@ -205,8 +204,9 @@ std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request, size_t
   return answers;
 }
 
-Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request, const Heard& heard) {
-  const FileDescriptor fd = connect_to(control_directory() + "/" + std::to_string(pid) + ".sock", kPatienceWithWork);
+Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request, const Heard& heard,
+                                 const std::string& directory) {
+  const FileDescriptor fd = connect_to(directory + "/" + std::to_string(pid) + ".sock", kPatienceWithWork);
   bool given_up = false;
   auto answer = !fd ? std::nullopt : ask(fd.get(), request, [&](const nlohmann::json& said) {
     given_up = heard && !heard(said);

@@ -22,6 +22,9 @@
 
 namespace wormhole {
 
+// /run/wormhole for root, $XDG_RUNTIME_DIR/wormhole or /tmp/wormhole-UID for others.
+std::string control_directory();
+
 class ControlServer {
  public:
   // Tells the client something before the answer. False: it has gone away, nobody waits for the answer.
@@ -29,8 +32,9 @@ class ControlServer {
   // Called by several threads at once.
   using Handler = std::function<nlohmann::json(const nlohmann::json& request, const Say& say)>;
 
-  // Listens on control_directory()/<pid>.sock.
-  static Result<std::unique_ptr<ControlServer>> start(Handler handler);
+  // Listens on `directory`/<pid>.sock; the directory is made where it is missing.
+  static Result<std::unique_ptr<ControlServer>> start(Handler handler,
+                                                      const std::string& directory = control_directory());
   // Removes the socket, and waits for the clients that are being served.
   ~ControlServer();
 
@@ -53,9 +57,6 @@ class ControlServer {
   std::thread thread_;
 };
 
-// /run/wormhole for root, $XDG_RUNTIME_DIR/wormhole or /tmp/wormhole-UID for others.
-std::string control_directory();
-
 // The answers of all mounts of this user that run now. A daemon that does not answer within ten seconds is named on
 // standard error; `silent`, if given, gets how many these are.
 std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request, size_t* silent = nullptr);
@@ -64,6 +65,7 @@ std::vector<nlohmann::json> ask_all_mounts(const nlohmann::json& request, size_t
 // kInvalid with what the daemon says when it refuses.
 // `heard` gets what is said before it, and may end the conversation: kCancelled.
 using Heard = std::function<bool(const nlohmann::json& said)>;
-Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request, const Heard& heard = nullptr);
+Result<nlohmann::json> ask_mount(pid_t pid, const nlohmann::json& request, const Heard& heard = nullptr,
+                                 const std::string& directory = control_directory());
 
 }  // namespace wormhole

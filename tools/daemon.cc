@@ -271,7 +271,7 @@ Status Daemon::mount() {
   find_device();
   cache_requests_ = std::make_unique<CacheRequests>(*index_, *engines_, *filesystem_, *space_, metrics_);
   auto control = ControlServer::start([this](const nlohmann::json& request, const ControlServer::Say& say) {
-    return request.value("do", "") == "status" ? status() : cache_requests_->answer(request, say);
+    return request.value("do", nlohmann::json()) == "status" ? status() : cache_requests_->answer(request, say);
   });
   if (control) {
     control_ = std::move(*control);

@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <future>
 #include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/support/printing.h"
@@ -20,38 +20,41 @@ using test::Succeeds;
 
 class ControlTest : public ::testing::Test {
  protected:
-  // Root's sockets are in /run all the same; this process has one of its own there.
-  void SetUp() override { ::setenv("XDG_RUNTIME_DIR", directory_.path().c_str(), 1); }
+  // Not where commands look: they would ask it for its status.
+  Result<std::unique_ptr<ControlServer>> start(ControlServer::Handler handler) {
+    return ControlServer::start(std::move(handler), directory_.path());
+  }
+  Result<nlohmann::json> ask(const nlohmann::json& request, const Heard& heard = nullptr) const {
+    return ask_mount(::getpid(), request, heard, directory_.path());
+  }
 
-  test::TemporaryDirectory directory_;
+  const test::TemporaryDirectory directory_;
 };
 
 TEST_F(ControlTest, ARequestIsAnsweredAndARefusalIsAnError) {
-  auto server = ControlServer::start([](const nlohmann::json& request, const auto&) -> nlohmann::json {
+  auto server = start([](const nlohmann::json& request, const auto&) -> nlohmann::json {
     if (request.value("do", "") != "add") return {{"error", "only add"}};
     return {{"sum", request["a"].get<int>() + request["b"].get<int>()}};
   });
   ASSERT_THAT(server, Succeeds());
-  const auto answer = ask_mount(::getpid(), {{"do", "add"}, {"a", 2}, {"b", 3}});
+  const auto answer = ask({{"do", "add"}, {"a", 2}, {"b", 3}});
   ASSERT_THAT(answer, Succeeds());
   EXPECT_EQ((*answer)["sum"], 5);
-  EXPECT_THAT(ask_mount(::getpid(), {{"do", "subtract"}}), FailsWith(ErrorCode::kInvalid));
+  EXPECT_THAT(ask({{"do", "subtract"}}), FailsWith(ErrorCode::kInvalid));
 }
 
-TEST_F(ControlTest, NobodyThereIsAnError) {
-  EXPECT_THAT(ask_mount(::getpid(), {{"do", "add"}}), FailsWith(ErrorCode::kUnreachable));
-}
+TEST_F(ControlTest, NobodyThereIsAnError) { EXPECT_THAT(ask({{"do", "add"}}), FailsWith(ErrorCode::kUnreachable)); }
 
 TEST_F(ControlTest, ALongRequestKeepsNoOtherWaiting) {
   std::promise<void> go_on;
   auto wait = go_on.get_future().share();
-  auto server = ControlServer::start([wait](const nlohmann::json& request, const auto&) -> nlohmann::json {
+  auto server = start([wait](const nlohmann::json& request, const auto&) -> nlohmann::json {
     if (request.value("do", "") == "wait") wait.wait();
     return {{"files", request.value("files", nlohmann::json::array()).size()}};
   });
   ASSERT_THAT(server, Succeeds());
-  auto slow = std::async([] { return ask_mount(::getpid(), {{"do", "wait"}}); });
-  const auto quick = ask_mount(::getpid(), {{"do", "count"}, {"files", std::vector<uint64_t>(10'000, ~uint64_t{0})}});
+  auto slow = std::async([this] { return ask({{"do", "wait"}}); });
+  const auto quick = ask({{"do", "count"}, {"files", std::vector<uint64_t>(10'000, ~uint64_t{0})}});
   ASSERT_THAT(quick, Succeeds());
   EXPECT_EQ((*quick)["files"], 10'000);
   go_on.set_value();
@@ -59,13 +62,13 @@ TEST_F(ControlTest, ALongRequestKeepsNoOtherWaiting) {
 }
 
 TEST_F(ControlTest, WhatIsSaidBeforeTheAnswerIsHeardInOrder) {
-  auto server = ControlServer::start([](const nlohmann::json& request, const auto& say) -> nlohmann::json {
+  auto server = start([](const nlohmann::json& request, const auto& say) -> nlohmann::json {
     for (int i = 0; i < request["to"].template get<int>(); ++i) say(i);
     return {{"done", true}};
   });
   ASSERT_THAT(server, Succeeds());
   std::vector<int> heard;
-  const auto answer = ask_mount(::getpid(), {{"to", 1000}}, [&](const nlohmann::json& said) {
+  const auto answer = ask({{"to", 1000}}, [&](const nlohmann::json& said) {
     heard.push_back(said.get<int>());
     return true;
   });
@@ -78,14 +81,13 @@ TEST_F(ControlTest, WhatIsSaidBeforeTheAnswerIsHeardInOrder) {
 
 TEST_F(ControlTest, WhoHasHeardEnoughGoesAndTheDaemonNotices) {
   std::promise<void> noticed;
-  auto server = ControlServer::start([&](const nlohmann::json&, const auto& say) -> nlohmann::json {
+  auto server = start([&](const nlohmann::json&, const auto& say) -> nlohmann::json {
     while (say("still at it")) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     noticed.set_value();
     return {};
   });
   ASSERT_THAT(server, Succeeds());
-  EXPECT_THAT(ask_mount(::getpid(), {{"do", "work"}}, [](const nlohmann::json&) { return false; }),
-              FailsWith(ErrorCode::kCancelled));
+  EXPECT_THAT(ask({{"do", "work"}}, [](const nlohmann::json&) { return false; }), FailsWith(ErrorCode::kCancelled));
   noticed.get_future().wait();
 }
 
