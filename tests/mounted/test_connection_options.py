@@ -61,12 +61,12 @@ def test_no_more_comes_than_the_limit_allows(make_origin, served, mount, work, c
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_no_more_connections_are_used_than_allowed(make_origin, served, mount, content, number):
-    origin = make_origin(served, directives="limit_rate 8m;")
+    origin = make_origin(served, directives="limit_rate 2m;")
     mounted = mount(origin.url, connections=number)
     with watched(origin.port) as most:
         assert (mounted / "file").read_bytes() == content
-    # A listing has a connection of its own.
-    assert number <= most.connections <= number + 1
+    assert 1 <= most.connections <= number + 1, "a listing has a connection of its own"
+    assert len({r.connection for r in origin.requests() if r.range}) >= number
 
 
 def test_the_number_of_connections_can_be_left_to_measuring(make_origin, served, mount, content):
@@ -347,7 +347,7 @@ def test_a_fixed_number_of_connections_is_all_that_is_opened(make_origin, served
     wait_until(lambda: len({r.connection for r in origin.requests()}) == 3, "three connections were opened")
     with watched(origin.port) as most:
         assert (mounted / "file").read_bytes() == content
-    assert most.connections == 3
+    assert 1 <= most.connections <= 3
 
 
 def test_without_keep_warm_nothing_is_asked_for_that_nobody_wants(make_origin, served, mount, content):
