@@ -263,7 +263,7 @@ Status Daemon::mount() {
   auto mounted = Session::mount(std::move(session), *filesystem_);
   if (!mounted) return fail(mounted.error());
   session_ = std::move(*mounted);
-  const Status started = session_->start([this] {
+  Status started = session_->start([this] {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = ::write(ended_fd_, &one, sizeof(one));
   });

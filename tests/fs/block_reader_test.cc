@@ -19,10 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 using test::Answer;
 using test::AnswerRef;
-using test::FailsWith;
 using test::FakeFetcher;
-using ::testing::AllOf;
-using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -1096,7 +1093,7 @@ class WholeBodyTest : public BlockReaderTest {
   // The server answers the first range with the whole body.
   void refuse_ranges() { fail(ErrorCode::kNoRanges); }
   FetchRequest stream() {
-    const FetchRequest r = only_fetch();
+    FetchRequest r = only_fetch();
     EXPECT_TRUE(r.whole_body);
     return r;
   }

@@ -84,12 +84,12 @@ class CatalogTest : public ::testing::Test {
 
   // --- what readers ask ---
 
-  Asked<DirectoryRef> list(NodeRef node = nullptr) {
+  Asked<DirectoryRef> list(const NodeRef& node = nullptr) {
     Asked<DirectoryRef> asked;
     catalog_->directory(node ? node : catalog_->root(), asked.reply());
     return asked;
   }
-  Asked<DirectoryEntry> stat(const std::string& name, NodeRef parent = nullptr) {
+  Asked<DirectoryEntry> stat(const std::string& name, const NodeRef& parent = nullptr) {
     Asked<DirectoryEntry> asked;
     catalog_->entry(parent ? parent : catalog_->root(), name, asked.reply());
     return asked;
@@ -113,7 +113,7 @@ class CatalogTest : public ::testing::Test {
         });
     return asked;
   }
-  NodeRef node_of(const DirectoryEntry& e, NodeRef parent = nullptr) {
+  NodeRef node_of(const DirectoryEntry& e, const NodeRef& parent = nullptr) {
     auto node = std::make_shared<Node>();
     node->ino = e.ino;
     node->type = e.type;

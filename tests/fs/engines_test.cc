@@ -21,8 +21,6 @@ namespace {
 using namespace std::chrono_literals;
 using test::FailsWith;
 using test::FakeFetcher;
-using ::testing::Each;
-using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 constexpr uint64_t kMiB = 1 << 20;

@@ -21,7 +21,7 @@ using ::testing::Not;
 class CredentialsTest : public ::testing::Test {
  protected:
   std::string write(const std::string& text) {
-    const std::string path = directory_.path() + "/secret";
+    std::string path = directory_.path() + "/secret";
     std::ofstream(path) << text;
     return path;
   }

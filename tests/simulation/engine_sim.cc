@@ -182,7 +182,7 @@ class Simulation {
 
   void rare_event() {
     switch (below(8)) {
-      case 0: change_a_file(); break;
+      case 0:
       case 1: change_a_file(); break;
       case 2: toggle_ranges(); break;
       case 3: take_snapshot(); break;
@@ -558,7 +558,7 @@ class Simulation {
   // after the choice of the first.
   void choose() {
     settle_index();
-    setup_.index->start_evicting(*setup_.space, [this](std::vector<RegionKey> regions) {
+    setup_.index->start_evicting(*setup_.space, [this](const std::vector<RegionKey>& regions) {
       std::lock_guard lock(mutex_);
       chosen_ = by_engine(regions);
       return chosen_.size();

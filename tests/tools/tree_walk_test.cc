@@ -21,7 +21,7 @@ using ::testing::UnorderedElementsAre;
 class TreeWalkTest : public ::testing::Test {
  protected:
   std::string write(const std::string& name, const std::string& content) {
-    const std::string path = top() + "/" + name;
+    std::string path = top() + "/" + name;
     fs::create_directories(fs::path(path).parent_path());
     std::ofstream(path) << content;
     return path;
@@ -31,7 +31,7 @@ class TreeWalkTest : public ::testing::Test {
     std::vector<std::string> paths;
     Walk walk;
     walk.sizes = sizes;
-    walk.file = [&](WalkedFile file) {
+    walk.file = [&](const WalkedFile& file) {
       files_[file.path] = file;
       paths.push_back(file.path);
       return paths.size() < most_;

@@ -180,13 +180,13 @@ class Bench {
     const double answered = seconds_since(begin_);
     if (stores_) index_->flush();
     const double seconds = seconds_since(begin_);
-    const nlohmann::json result{{"requests", requests_},
-                                {"bytes", bytes_},
-                                {"seconds", seconds},
-                                {"seconds_until_answered", answered},
-                                {"commits", metrics_.index_commits.load()},
-                                {"cpu_seconds", cpu_seconds() - cpu},
-                                {"loop", loop_->name()}};
+    nlohmann::json result{{"requests", requests_},
+                          {"bytes", bytes_},
+                          {"seconds", seconds},
+                          {"seconds_until_answered", answered},
+                          {"commits", metrics_.index_commits.load()},
+                          {"cpu_seconds", cpu_seconds() - cpu},
+                          {"loop", loop_->name()}};
     if (!options_.keep) clean_up();
     return result;
   }
