@@ -15,6 +15,9 @@ using std::chrono::seconds;
 constexpr uint64_t kSmallestShare = 64 * 1024;
 constexpr int kRoundTripsWorthSharing = 4;
 constexpr Duration kWorthSharing = milliseconds(200);
+// Less says nothing of how fast a response comes: its first 64 KiB took a millisecond too long, and the other 8 MiB
+// seemed to need 200.
+constexpr Duration kEnoughSeen = kWorthSharing / 4;
 
 // A response that pauses for longer has lost a packet at its end, or more: another connection does not wait for the
 // retransmission timeout.
@@ -121,6 +124,7 @@ bool NetThread::share(Transfer& t, TimePoint now) {
   const uint64_t come = first.position - first.range.begin;
   if (rest < 2 * kSmallestShare || come == 0) return false;
   const Duration so_far = now - first.first_byte;
+  if (so_far < kEnoughSeen) return false;
   // While others wait for a connection, only what is left behind: slower than half of its share of the wire.
   const double fair = static_cast<double>(first.server->meter.rate()) / std::max(1, first.server->active);
   if (!nothing_waits() && static_cast<double>(come) > fair / 2 * std::chrono::duration<double>(so_far).count())

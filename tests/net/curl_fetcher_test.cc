@@ -515,7 +515,7 @@ TEST_F(CurlFetcherTest, AWholeBodyForAPartMeansNoRangesAndIsNotRead) {
 }
 
 TEST_F(CurlFetcherTest, AWholeBodyForTheWholeIsTaken) {
-  options_.hedge = false;  // a second request would be for a part
+  options_.connections = 1;  // a second request would be for a part
   EXPECT_THAT(fetch_with({.ignore_range = true}, {0, kSize}), Succeeds());
 }
 
