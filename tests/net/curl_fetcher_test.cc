@@ -558,6 +558,7 @@ class LanesTest : public CurlFetcherTest {
   }
   // Lets the requests through one by one; in which order they have come.
   std::vector<std::string> order_of_the_next(size_t count) {
+    EXPECT_THAT(get(""), Succeeds());  // what was started before it waits in its lane now
     for (size_t i = 1; i <= count; ++i) {
       EXPECT_TRUE(server_.wait_for_requests("a", i));
       server_.release("a", 1);
