@@ -27,7 +27,8 @@ constexpr unsigned kSlots = 128;
 
 // What begins goes to the kernel in batches, because a call for each costs a fifth more CPU. But a disk that has run
 // dry idles until the batch is complete: with 16 reads of 4 KiB at a time that answered all that had ended before
-// anything began, the disk gave 0.80 of what it gives fio, and with batches of 4 all of it (docs/BENCHMARKS.md).
+// anything began, the disk gave 0.80 of what it gives fio. With batches that are as large as what it still has, and 4
+// at most, it gives all of it (docs/BENCHMARKS.md).
 constexpr size_t kLargestBatch = 4;
 
 // How long to look for work before going to sleep. A sleep and wake-up costs 5 to 10 us on such machines, as much as a
