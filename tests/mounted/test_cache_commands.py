@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -462,3 +463,17 @@ def test_through_another_name_of_the_mount(served, mount, do, work, files):
         wait_until(lambda: cached(mounted) == in_pages(*(len(c) for n, c in files.items() if n != "a.bin")), "d is cached")
     finally:
         subprocess.run(["umount", other], check=True)
+
+
+@pytest.mark.parametrize("request_line", [b'{"do": 1}', b'{"do": null}', b"{}", b"[]", b"no JSON",
+                                          b'{"do": "pin", "files": 7}'])
+def test_a_request_that_is_none_is_refused_and_the_daemon_goes_on(served, mount, request_line):
+    mounted = mount(served.url)
+    if os.geteuid() != 0:
+        pytest.skip("the socket of another user than root is elsewhere")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"/run/wormhole/{mounted.pid}.sock")
+        client.sendall(request_line + b"\n")
+        with client.makefile() as answer:
+            assert "error" in json.loads(answer.readline())
+    assert mounted.status()["pid"] == mounted.pid
